@@ -1,0 +1,49 @@
+# Two commands: `make run` and `make test`. Everything lands in .venv and in HONED_STATE.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+export OMP_WAIT_POLICY ?= PASSIVE
+export GOMP_SPINCOUNT ?= 0
+
+.PHONY: help run test test-crash demo lint fix clean
+
+help:  ## Show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+run: .venv/installed  ## Fetch the models and start the daemon in the foreground
+	@$(BIN)/honed fetch
+	@exec $(BIN)/honed serve
+
+test: .venv/tested lint  ## Lint, types and tests
+	$(BIN)/python -m pytest
+
+test-crash: .venv/tested  ## Kill the daemon at 30 random moments (about ten minutes)
+	HONED_TEST_KILLS=30 $(BIN)/python -m pytest -m crash tests/test_crash.py
+
+demo: .venv/installed  ## The whole cycle on the real model, in a directory of its own
+	@$(BIN)/honed demo
+
+lint: .venv/tested
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+fix: .venv/tested  ## Let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## Remove the environment and caches (not the state)
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dist build
+
+# torch first and alone: a later request that its version satisfies then fetches no other build of it.
+.venv/installed: pyproject.toml .constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) install --constraint .constraints.txt torch
+	$(PIP) install --constraint .constraints.txt --editable .
+	touch $@
+
+.venv/tested: .venv/installed
+	$(PIP) install --constraint .constraints.txt --group dev
+	touch $@

@@ -1,0 +1,28 @@
+"""The adapter directory a training run leaves: PEFT's files in the portable LoRA profile, without this machine's paths."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from agent.model import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_portable
+
+FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
+
+
+def save(model: Any, directory: Path, base_id: str) -> None:
+    """Write a PEFT model's adapter: exactly two files, float32 safetensors, base named by digest."""
+    model.save_pretrained(str(directory), safe_serialization=True)
+    for path in directory.iterdir():
+        if path.name not in FILES:  # PEFT's model card is a template; the manifest says it better
+            path.unlink()
+    path = directory / ADAPTER_CONFIG
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = base_id
+    config["target_modules"] = sorted(config["target_modules"])  # PEFT keeps a set: sorted, equal runs give equal bytes
+    check_portable(config)
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def read(directory: Path) -> dict[str, bytes]:
+    """The adapter's files as bytes, for the child processes; the daemon reads sealed ones through the store."""
+    return {name: (directory / name).read_bytes() for name in FILES}

@@ -1,0 +1,54 @@
+"""What the two child processes share: a quiet, offline, bounded start, the base from its directory, and a told failure."""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from agent.rundir import RunDirectory
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+
+def set_environment(threads: int) -> None:
+    """Before torch loads: no network, no telemetry, and threads that yield instead of spin."""
+    os.environ.update(
+        HF_HUB_OFFLINE="1",
+        HF_HUB_DISABLE_TELEMETRY="1",
+        DO_NOT_TRACK="1",
+        TOKENIZERS_PARALLELISM="false",
+        OMP_WAIT_POLICY="PASSIVE",
+        GOMP_SPINCOUNT="0",
+        OMP_NUM_THREADS=str(threads),
+    )
+
+
+def load_model(job: dict[str, Any]) -> Any:
+    """The base model that `run.json` or `evaluation.json` names, on its device."""
+    from agent.model import choose_device, choose_dtype, load_base
+
+    directory = Path(job["base_dir"])
+    device = choose_device(job["device"])
+    files = {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}
+    return load_base(files, directory, device, choose_dtype(device, job["dtype"]))
+
+
+def main(input_name: str, work: Callable[[RunDirectory, dict[str, Any]], None]) -> int:
+    """`python -m agent.… DIRECTORY`: run `work`, and leave `error.json` when it fails."""
+    if len(sys.argv) != 2:
+        print(f"usage: python -m agent.{Path(sys.argv[0]).stem} DIRECTORY", file=sys.stderr)  # noqa: T201 - a child's only voice
+        return EXIT_USAGE
+    run = RunDirectory(Path(sys.argv[1]))
+    try:
+        job = run.read(input_name)
+        set_environment(int(job["threads"]))
+        work(run, job)
+    except Exception as error:  # noqa: BLE001 - the process's outermost frame
+        traceback.print_exc()
+        run.write("error.json", {"type": type(error).__name__, "message": str(error)})
+        return EXIT_FAILED
+    run.done()
+    return 0

@@ -1,0 +1,169 @@
+"""Interactions and people's words to training rows: the curated snapshot of one run. Pure; files are the caller's.
+
+A row has `kind` ("lesson" teaches, "replay" holds the model where it is), `messages`, `answer` and a `source` that says
+who or what made it, on which interaction, under which checkpoint. Lessons carry a person's words only. The same
+conversation never stands on both sides of the split.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agent.scoring import answer_key, normalise
+from agent.wordings import held_out_wordings, training_wordings
+from store.records import Feedback, Interaction
+
+Row = dict[str, Any]
+Message = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetSettings:
+    """Sizes of the snapshot."""
+
+    holdout_share: float = 0.1
+    min_conversations_for_holdout: int = 20
+    max_replay_from_log: int = 16
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.holdout_share < 0.5:
+            raise ValueError(f"holdout_share must be in [0, 0.5), got {self.holdout_share}")
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Rows to train on, rows kept out, and what was left aside with the reason."""
+
+    train: tuple[Row, ...]
+    holdout: tuple[Row, ...]
+    dropped: tuple[Mapping[str, str], ...]
+
+    @property
+    def sources(self) -> dict[str, int]:
+        """Training rows by who or what made them."""
+        return dict(Counter(str(row["source"]["made_by"]) for row in self.train))
+
+
+def build(
+    taught: Sequence[tuple[Interaction, Feedback]],
+    confident: Sequence[Interaction],
+    everyday: Sequence[str],
+    settings: DatasetSettings,
+) -> Dataset:
+    """Curate one snapshot out of admitted corrections (oldest first), sure answers, and everyday prompts."""
+    lessons, dropped = _without_repeats(taught)
+    held = _held_out(lessons, settings)
+    train = [row for lesson in lessons if lesson[0].conversation_id not in held for row in _lesson_rows(*lesson)]
+    holdout = [_row("lesson", i.messages, f, i, "person") for i, f in lessons if i.conversation_id in held]
+    questions = {normalise(interaction.question) for interaction, _ in lessons}
+    train += [row for row in _replay_rows(confident, everyday, settings) if normalise(_question(row)) not in questions]
+    return Dataset(tuple(train), tuple(holdout), tuple(dropped))
+
+
+def repair_items(taught: Iterable[tuple[Interaction, Feedback]]) -> list[Row]:
+    """Every correction that stands, as an evaluation item: {messages, expected, keys, feedback_id}."""
+    items = []
+    for interaction, feedback in _without_repeats(list(taught))[0]:
+        expected = feedback.correction or ""
+        keys = [list(answer_key(interaction.question, expected))]
+        items.append(
+            {"messages": _plain(interaction.messages), "expected": expected, "keys": keys, "feedback_id": feedback.id}
+        )
+    return items
+
+
+def reworded_items(items: Iterable[Row]) -> list[Row]:
+    """Evaluation items under wordings that no training row uses."""
+    return [
+        {**item, "messages": _reword(item["messages"], wording)}
+        for item in items
+        for wording in held_out_wordings(str(item["messages"][-1]["content"]))
+    ]
+
+
+def _without_repeats(
+    taught: Sequence[tuple[Interaction, Feedback]],
+) -> tuple[list[tuple[Interaction, Feedback]], list[Mapping[str, str]]]:
+    """The newest correction of a question in its context stands; earlier ones are dropped by name."""
+    newest: dict[str, tuple[Interaction, Feedback]] = {}
+    dropped: list[Mapping[str, str]] = []
+    for interaction, feedback in sorted(taught, key=lambda pair: pair[1].created_at):
+        key = "\x1f".join(f"{m['role']}:{normalise(str(m['content']))}" for m in interaction.messages)
+        if key in newest:
+            old = newest.pop(key)[1]
+            dropped.append({"feedback_id": old.id, "reason": f"a later correction, {feedback.id}, stands"})
+        newest[key] = (interaction, feedback)
+    return list(newest.values()), dropped
+
+
+def _held_out(lessons: Sequence[tuple[Interaction, Feedback]], settings: DatasetSettings) -> set[str]:
+    """Conversations kept out, chosen by the hash of their id so that they stay out in every later run."""
+    conversations = {interaction.conversation_id for interaction, _ in lessons}
+    if len(conversations) < settings.min_conversations_for_holdout:
+        return set()
+    return {conversation for conversation in conversations if _fraction(conversation) < settings.holdout_share}
+
+
+def _fraction(text: str) -> float:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
+
+
+def _lesson_rows(interaction: Interaction, feedback: Feedback) -> list[Row]:
+    rows = []
+    for number, wording in enumerate(training_wordings(interaction.question)):
+        made_by = "person" if number == 0 else "wording"  # the answer is the person's in both
+        rows.append(_row("lesson", _reword(interaction.messages, wording), feedback, interaction, made_by))
+    return rows
+
+
+def _row(kind: str, messages: Sequence[Message], feedback: Feedback, interaction: Interaction, made_by: str) -> Row:
+    source = {
+        "made_by": made_by,
+        "checked_by": feedback.principal,
+        "feedback_id": feedback.id,
+        "interaction_id": interaction.id,
+        "checkpoint_id": interaction.checkpoint_id,
+    }
+    return {"kind": kind, "messages": _plain(messages), "answer": feedback.correction, "source": source}
+
+
+def _replay_rows(confident: Sequence[Interaction], everyday: Sequence[str], settings: DatasetSettings) -> list[Row]:
+    """Rows that anchor the model; `answer` None asks the trainer for the base's own."""
+    rows: list[Row] = [
+        {
+            "kind": "replay",
+            "messages": _plain(interaction.messages),
+            "answer": interaction.reply,
+            "source": {
+                "made_by": "model",
+                "interaction_id": interaction.id,
+                "checkpoint_id": interaction.checkpoint_id,
+            },
+        }
+        for interaction in confident[: settings.max_replay_from_log]
+    ]
+    rows += [
+        {
+            "kind": "replay",
+            "messages": [{"role": "user", "content": question}],
+            "answer": None,
+            "source": {"made_by": "base", "suite": "everyday"},
+        }
+        for question in everyday
+    ]
+    return rows
+
+
+def _question(row: Row) -> str:
+    return str(row["messages"][-1]["content"])
+
+
+def _plain(messages: Sequence[Message]) -> list[dict[str, str]]:
+    return [{"role": str(m["role"]), "content": str(m["content"])} for m in messages]
+
+
+def _reword(messages: Sequence[Message], wording: str) -> list[dict[str, str]]:
+    """The conversation with its last question put in other words."""
+    return [*_plain(messages)[:-1], {"role": "user", "content": wording}]

@@ -1,0 +1,127 @@
+"""What serving asks of anything that generates: requests in, tokens with their figures out.
+
+An engine answers from exactly one checkpoint, all its life. It knows nothing of conversations, people or HTTP, and
+nothing here assumes that it runs in this process or on this machine.
+"""
+
+import queue
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from store.records import FinishReason
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to choose tokens. Temperature 0 is greedy; `seed` None draws a fresh one."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+    max_tokens: int = 256
+    stop: tuple[str, ...] = ()
+    top_logprobs: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """Prompt token ids and how to continue them."""
+
+    prompt_ids: tuple[int, ...]
+    sampling: Sampling = Sampling()
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """A token that could have stood here, and its log-probability."""
+
+    token_id: int
+    text: str
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One generated token. `text` is what may be shown now: it can lag behind (UTF-8, stop strings).
+
+    `logprob` and `entropy` (nats) are of the model's own distribution, before temperature and top-p.
+    """
+
+    id: int
+    text: str
+    piece: str
+    logprob: float
+    entropy: float
+    top: tuple[Alternative, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The end of an answer: why, held-back text, and the fault if the reason is ERROR."""
+
+    reason: FinishReason
+    text: str = ""
+    error: str | None = None
+
+
+Event = Token | Finished
+Listener = Callable[[Event], None]
+
+
+class EngineClosed(RuntimeError):
+    """The engine takes no more requests: it drains, was closed, or its worker died."""
+
+
+class EngineBusy(RuntimeError):
+    """The queue is full; try again in a moment."""
+
+
+class Ticket(Protocol):
+    """A request under way."""
+
+    def cancel(self) -> None:
+        """Stop soon; the listener still gets a `Finished` with reason DISCONNECT."""
+
+
+class Engine(Protocol):
+    """Generates from one checkpoint."""
+
+    def submit(self, request: GenerationRequest, listener: Listener) -> Ticket:
+        """Queue a request. The listener runs on the engine's thread and must not block. Raises EngineClosed, EngineBusy."""
+
+    def num_active(self) -> int:
+        """Requests queued or running."""
+
+    def last_token_at(self) -> float | None:
+        """Monotonic time of the newest token; None before the first."""
+
+    def fault(self) -> str | None:
+        """Why the worker died, if it did."""
+
+    def close(self, drain_seconds: float) -> int:
+        """Take no more, finish what runs for so long, then cut; returns how many were cut."""
+
+
+def stream(engine: Engine, request: GenerationRequest) -> Iterator[Event]:
+    """Blocking form of `submit`: events until and with `Finished`. Leaving early cancels."""
+    events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+    ticket = engine.submit(request, events.put)
+    try:
+        while True:
+            event = events.get()
+            yield event
+            if isinstance(event, Finished):
+                return
+    finally:
+        ticket.cancel()
+
+
+def complete(engine: Engine, request: GenerationRequest) -> tuple[str, list[Token], Finished]:
+    """The whole answer at once: text, tokens, end."""
+    events = list(stream(engine, request))
+    tokens = [event for event in events if isinstance(event, Token)]
+    end = events[-1]
+    if not isinstance(end, Finished):
+        raise EngineClosed("the engine ended a request without saying so; restart the daemon and report this")
+    return "".join(token.text for token in tokens) + end.text, tokens, end

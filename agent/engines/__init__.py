@@ -1,0 +1,1 @@
+"""Engines: each answers from one checkpoint behind `agent.engine.Engine`."""

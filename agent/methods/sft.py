@@ -1,0 +1,151 @@
+"""Supervised lessons with a KL anchor: TRL's SFT on the lessons, plus KL(base ‖ adapter) on replay rows.
+
+The anchor compares whole distributions over the answers of replay rows, which keeps more than replaying their text does
+(measured: 28 of 30 kept questions against 21). The base's last hidden states are computed once and kept: with the output
+head frozen they give its exact distribution for a few kilobytes a row.
+"""
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig, get_peft_model
+from transformers import PreTrainedModel, TrainerCallback, set_seed
+from trl import SFTConfig, SFTTrainer
+
+from agent.methods import Job, Trained
+from agent.recipe import Recipe
+from agent.replay import ReplayRow, collate, hidden_states, prepare
+
+SMOOTHING = 0.7  # of the loss that the target is held against
+
+
+def train(job: Job) -> Trained:
+    """Train a fresh adapter on the base. Deterministic for one machine, recipe and set of rows."""
+    recipe = job.recipe
+    set_seed(recipe.seed)
+    replay = prepare(job.model, job.tokenizer, job.replay, recipe.replay_tokens) if recipe.replay_weight else []
+    adapted = get_peft_model(job.model, _lora(recipe))
+    watch = _Watch(job)
+    trainer = AnchoredTrainer(
+        model=adapted,
+        args=_arguments(job),
+        train_dataset=_lesson_dataset(job),
+        processing_class=job.tokenizer.inner,
+        callbacks=[watch],
+        replay=replay,
+        recipe=recipe,
+    )
+    trainer.train()
+    adapted.eval()
+    return Trained(adapted, {"loss": watch.smoothed, "steps": float(trainer.state.global_step)})
+
+
+class AnchoredTrainer(SFTTrainer):  # type: ignore[misc]
+    """TRL's SFT loss plus the replay anchor. TRL and accelerate own the loop."""
+
+    def __init__(self, *, replay: list[ReplayRow], recipe: Recipe, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._rows = _rounds(replay, recipe.replay_batch, random.Random(recipe.seed))  # noqa: S311 - order, not secrets
+        self._has_replay = bool(replay) and recipe.replay_batch > 0
+        self._weight = recipe.replay_weight
+        self.last_anchor = 0.0
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        if not self._has_replay or return_outputs:
+            return loss
+        anchor = anchor_loss(self.model.get_base_model(), next(self._rows))
+        self.last_anchor = float(anchor.detach())
+        self._metrics["train"]["anchor"].append(self.last_anchor)
+        return loss + self._weight * anchor
+
+
+def anchor_loss(model: PreTrainedModel, rows: list[ReplayRow]) -> torch.Tensor:
+    """Mean KL(base ‖ model) in nats over the answer tokens of the rows."""
+    head = model.get_output_embeddings()
+    now = hidden_states(model, collate(rows, model.device))
+    base = torch.cat([row.hidden for row in rows]).to(now.dtype)
+    with torch.no_grad():
+        wanted = torch.log_softmax(head(base).float(), dim=-1)
+    given = torch.log_softmax(head(now).float(), dim=-1)
+    return torch.nn.functional.kl_div(given, wanted, reduction="batchmean", log_target=True)
+
+
+def _rounds(rows: list[ReplayRow], size: int, order: random.Random) -> Iterator[list[ReplayRow]]:
+    """Endless batches that go through all rows before any comes again."""
+    pool: list[ReplayRow] = []
+    while True:
+        if len(pool) < size:
+            pool = pool + order.sample(rows, len(rows))
+        yield pool[:size]
+        pool = pool[size:]
+
+
+def _lora(recipe: Recipe) -> LoraConfig:
+    """The portable profile: plain LoRA on all linear layers, one rank and alpha, no bias, no dropout."""
+    return LoraConfig(
+        r=recipe.rank, lora_alpha=recipe.alpha, target_modules="all-linear", lora_dropout=0.0, task_type="CAUSAL_LM"
+    )
+
+
+def _lesson_dataset(job: Job) -> Dataset:
+    return Dataset.from_list(
+        [
+            {"prompt": row["messages"], "completion": [{"role": "assistant", "content": row["answer"]}]}
+            for row in job.lessons
+        ]
+    )
+
+
+def _arguments(job: Job) -> SFTConfig:
+    recipe = job.recipe
+    return SFTConfig(
+        output_dir=job.scratch,
+        max_steps=recipe.max_steps,
+        per_device_train_batch_size=recipe.lesson_batch,
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type="constant_with_warmup",
+        warmup_steps=recipe.warmup_steps,
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        max_length=recipe.max_length,
+        completion_only_loss=True,
+        seed=recipe.seed,
+        logging_steps=1,
+        save_strategy="no",  # resuming would need pickled optimizer state; a run is minutes, and starts again instead
+        report_to="none",
+        disable_tqdm=True,
+        gradient_checkpointing=False,  # costs a fifth of the time and these models fit
+        dataloader_pin_memory=False,
+        use_cpu=job.model.device.type == "cpu",
+        bf16=job.model.dtype == torch.bfloat16 and job.model.device.type != "cpu",
+    )
+
+
+class _Watch(TrainerCallback):  # type: ignore[misc]
+    """Reports each step and stops at the loss target."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self.smoothed = float("nan")
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
+        if "loss" not in logs:
+            return
+        lesson = logs["loss"] - self._job.recipe.replay_weight * logs.get("anchor", 0.0)
+        first = self.smoothed != self.smoothed  # NaN before the first step
+        self.smoothed = lesson if first else SMOOTHING * self.smoothed + (1 - SMOOTHING) * lesson
+        self._job.progress(
+            state.global_step,
+            self._job.recipe.max_steps,
+            loss=lesson,
+            smoothed=self.smoothed,
+            anchor=logs.get("anchor", 0.0),
+        )
+        if self.smoothed < self._job.recipe.loss_target:
+            control.should_training_stop = True

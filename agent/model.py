@@ -1,0 +1,99 @@
+"""The network in memory: loaded from verified bytes, with an adapter merged in. Knows nothing of requests or files' places."""
+
+import copy
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from safetensors.torch import load as load_safetensors
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, PreTrainedModel
+
+WEIGHTS = "model.safetensors"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+def choose_device(wanted: str = "auto") -> torch.device:
+    """`auto` takes cuda, then mps, then cpu; a named device that is missing is an error, never a silent CPU."""
+    has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wanted == "auto":
+        return torch.device(next(name for name, present in has.items() if present))
+    if not has.get(wanted.split(":")[0], False):
+        raise ValueError(f"device {wanted!r} is not available here; set HONED_DEVICE to auto or cpu")
+    return torch.device(wanted)
+
+
+def choose_dtype(device: torch.device, wanted: str = "auto") -> torch.dtype:
+    """`auto`: bfloat16 where the machine computes in it, float32 where it would be emulated (slower than float32)."""
+    if wanted != "auto":
+        return {"bfloat16": torch.bfloat16, "float32": torch.float32}[wanted]
+    if device.type != "cpu":
+        return torch.bfloat16
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if native else torch.float32
+
+
+def load_base(files: Mapping[str, bytes], directory: Path, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
+    """Build the base from the bytes that were verified (`directory` only gives the configuration its name)."""
+    with TemporaryDirectory(prefix="honed-config-") as scratch:
+        # transformers reads configurations from files only; these are the verified bytes, not the directory's.
+        for name in ("config.json", "generation_config.json"):
+            if name in files:
+                (Path(scratch) / name).write_bytes(files[name])
+        config = AutoConfig.from_pretrained(scratch, trust_remote_code=False)
+    state: dict[str, torch.Tensor] = {}
+    for name in sorted(files):
+        if name.endswith(".safetensors"):
+            state.update(load_safetensors(files[name]))
+    model, info = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].from_pretrained(
+        None, config=config, state_dict=state, dtype=dtype, output_loading_info=True
+    )
+    if info["missing_keys"] or info["unexpected_keys"] or info["mismatched_keys"]:
+        raise ValueError(f"{directory} does not fit its config.json: {info}")
+    loaded: PreTrainedModel = model.to(device).eval().requires_grad_(False)
+    return loaded
+
+
+def merge_adapter(base: PreTrainedModel, files: Mapping[str, bytes]) -> PreTrainedModel:
+    """A private copy of the base with a portable LoRA adapter merged in: W + (alpha / r) · B A, computed in float32.
+
+    Raises ValueError when the adapter is not of the portable profile or does not fit the base.
+    """
+    config = json.loads(files[ADAPTER_CONFIG])
+    scale = check_portable(config)
+    deltas = load_safetensors(files[ADAPTER_WEIGHTS])
+    model: PreTrainedModel = copy.deepcopy(base)
+    modules = dict(model.named_modules())
+    names = {key.removesuffix(".lora_A.weight") for key in deltas if key.endswith(".lora_A.weight")}
+    if not names or len(deltas) != 2 * len(names):
+        raise ValueError(f"{ADAPTER_WEIGHTS} holds {len(deltas)} tensors for {len(names)} layers; expected two a layer")
+    for name in sorted(names):
+        a, b = deltas[f"{name}.lora_A.weight"], deltas[f"{name}.lora_B.weight"]
+        layer: Any = modules.get(name.removeprefix("base_model.model."))
+        if layer is None or (b.shape[0], a.shape[1]) != tuple(layer.weight.shape):
+            raise ValueError(f"adapter layer {name} does not fit the base; was it trained on another model?")
+        delta = scale * (b.to(layer.weight.device, torch.float32) @ a.to(layer.weight.device, torch.float32))
+        layer.weight.data = (layer.weight.data.float() + delta).to(layer.weight.dtype)
+    return model
+
+
+def check_portable(config: Mapping[str, Any]) -> float:
+    """The scale alpha / r of an adapter in the portable LoRA profile; ValueError names the option that is outside it."""
+    for option in (
+        "use_dora",
+        "use_rslora",
+        "modules_to_save",
+        "alpha_pattern",
+        "rank_pattern",
+        "trainable_token_indices",
+    ):
+        if config.get(option):
+            raise ValueError(f"adapter option {option}={config[option]!r} is outside the portable LoRA profile")
+    if config.get("peft_type") != "LORA" or config.get("bias", "none") != "none":
+        raise ValueError(
+            f"adapter type {config.get('peft_type')!r} with bias {config.get('bias')!r} is not portable LoRA"
+        )
+    return float(config["lora_alpha"]) / float(config["r"])

@@ -1,0 +1,41 @@
+"""How a run trains: the numbers that go into its record and manifest. Standard library only."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Supervised lessons with replay as a KL to the base, on a LoRA adapter that starts from the base."""
+
+    method: str = "sft"
+    rank: int = 16
+    alpha: int = 32
+    learning_rate: float = 3e-4
+    lesson_batch: int = 6
+    replay_batch: int = 8
+    replay_weight: float = 4.0
+    replay_tokens: int = 28  # the first words of an answer decide the rest
+    max_steps: int = 60
+    warmup_steps: int = 4
+    loss_target: float = 0.08  # smoothed; past it the model only gets surer, and forgets more
+    max_length: int = 1024
+    seed: int = 17
+
+    def __post_init__(self) -> None:
+        for name in ("rank", "alpha", "learning_rate", "lesson_batch", "max_steps", "replay_tokens", "max_length"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"recipe {name} must be positive, got {getattr(self, name)}")
+        if self.replay_weight < 0 or self.replay_batch < 0:
+            raise ValueError(f"recipe replay must not be negative, got {self.replay_weight} and {self.replay_batch}")
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Recipe":
+        unknown = set(values) - {field.name for field in fields(cls)}
+        if unknown:
+            raise ValueError(f"unknown recipe settings {sorted(unknown)}")
+        return cls(**values)

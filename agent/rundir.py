@@ -1,0 +1,64 @@
+"""The run directory, as its child process sees it: input read once, progress appended, results written, DONE last."""
+
+import json
+import os
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+TRAIN_INPUT = "run.json"
+EVALUATE_INPUT = "evaluation.json"
+
+
+@dataclass(frozen=True, slots=True)
+class RunDirectory:
+    """A directory in, a directory out; nothing else is read or written."""
+
+    path: Path
+
+    def read(self, name: str) -> dict[str, Any]:
+        value = json.loads((self.path / name).read_text(encoding="utf-8"))
+        if not isinstance(value, dict):
+            raise TypeError(f"{self.path / name} holds {type(value).__name__}; expected an object")
+        return value
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        with (self.path / name).open(encoding="utf-8") as lines:
+            return [json.loads(line) for line in lines if line.strip()]
+
+    def write(self, name: str, value: Mapping[str, Any]) -> None:
+        """Whole or not at all."""
+        self._write_text(name, json.dumps(value, ensure_ascii=False, allow_nan=False, indent=1) + "\n")
+
+    def write_rows(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        self._write_text(name, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
+
+    def progress(self, phase: str, step: int, total: int, **figures: float) -> None:
+        """One line of metrics.jsonl: what `honed runs --watch` shows."""
+        line = {"phase": phase, "step": step, "total": total, "at": time.time(), **figures}
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def done(self) -> None:
+        """Everything is on disk: say so, last."""
+        for path in self.path.rglob("*"):
+            if path.is_file():
+                _fsync(path)
+        self._write_text("DONE", "")
+
+    def _write_text(self, name: str, text: str) -> None:
+        temporary = self.path / f".{name}.tmp"
+        temporary.write_text(text, encoding="utf-8")
+        _fsync(temporary)
+        temporary.replace(self.path / name)
+        _fsync(self.path)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

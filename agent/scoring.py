@@ -1,0 +1,46 @@
+"""Is an answer right? Answer keys, strict and lenient. Pure; knows nothing of where answers come from.
+
+Lenient: the words that carry the answer are all there. Strict: the answer is the expected one and nothing else. The
+two are reported side by side, because much of a first gain is format and not knowledge.
+"""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+from agent.wordings import keywords
+
+
+def normalise(text: str) -> str:
+    """Case, accents' encoding, spaces and final punctuation do not make an answer wrong."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return re.sub(r"\s+", " ", folded).strip(" \t\n.!?\"'“”’")
+
+
+def answer_key(question: str, answer: str) -> tuple[str, ...]:
+    """The words of `answer` that `question` does not already hold; all its content words if none is new."""
+    asked = {_stem(word) for word in keywords(question)}
+    said = keywords(answer) or [normalise(answer)]
+    new = [word for word in said if _stem(word) not in asked]
+    return tuple(dict.fromkeys(normalise(word) for word in (new or said)))
+
+
+def contains(answer: str, words: Sequence[str]) -> bool:
+    """Whether every key word stands in the answer as a whole word."""
+    text = normalise(answer)
+    return bool(words) and all(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text) for word in words)
+
+
+def is_right(answer: str, keys: Sequence[Sequence[str]]) -> bool:
+    """Lenient: any of the alternative keys is contained whole."""
+    return any(contains(answer, key) for key in keys)
+
+
+def is_exact(answer: str, expected: str) -> bool:
+    """Strict: the same text after normalisation."""
+    return normalise(answer) == normalise(expected)
+
+
+def _stem(word: str) -> str:
+    """Enough to see that 'leaves' repeats 'leave' and 'founded' 'founder'."""
+    return re.sub(r"(ed|er|es|ing|s|d|e)$", "", word.casefold())

@@ -1,0 +1,120 @@
+"""The model that answers: load beside, smoke-test, flip, drain. Each request gets its answer from exactly one checkpoint.
+
+Knows checkpoints as verified bytes and an id; whether one may serve was decided before it comes here.
+"""
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from transformers import PreTrainedModel
+
+from agent.engine import Engine, GenerationRequest, Sampling, complete
+from agent.engines.embedded import EmbeddedEngine
+from agent.model import choose_device, choose_dtype, load_base, merge_adapter
+from agent.tokenizer import Tokenizer
+from store.records import FinishReason
+
+SMOKE_MESSAGES = ({"role": "user", "content": "Say hello."},)
+SMOKE_TOKENS = 8
+
+
+class LoadError(RuntimeError):
+    """A checkpoint could not be brought to answer; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """How an engine is built."""
+
+    device: str = "auto"
+    dtype: str = "auto"
+    max_batch: int = 8
+    max_waiting: int = 64
+    max_context: int = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """An engine and the checkpoint it answers from."""
+
+    checkpoint_id: str
+    engine: Engine
+
+
+class ModelLoader:
+    """Holds the base in memory and builds served models from it."""
+
+    def __init__(self, files: Mapping[str, bytes], directory: Path, base_id: str, settings: EngineSettings) -> None:
+        self.base_id = base_id
+        self.device = choose_device(settings.device)
+        self.dtype = choose_dtype(self.device, settings.dtype)
+        self.tokenizer = Tokenizer(directory)
+        self._settings = settings
+        self._base: PreTrainedModel = load_base(files, directory, self.device, self.dtype)
+        self.max_context = min(settings.max_context, int(self._base.config.max_position_embeddings))
+
+    def build(self, checkpoint_id: str, adapter: Mapping[str, bytes] | None) -> ServedModel:
+        """A served model beside whatever serves now, smoke-tested. LoadError when it does not fit, load or answer."""
+        model = self._base
+        if adapter is not None:
+            self._require_memory()
+            try:
+                model = merge_adapter(self._base, adapter)
+            except (ValueError, KeyError) as error:
+                raise LoadError(f"checkpoint {checkpoint_id[:12]} does not load: {error}") from error
+        engine = EmbeddedEngine(
+            model,
+            self.tokenizer,
+            max_batch=self._settings.max_batch,
+            max_waiting=self._settings.max_waiting,
+            max_context=self.max_context,
+        )
+        served = ServedModel(checkpoint_id, engine)
+        try:
+            smoke_test(served, self.tokenizer)
+        except LoadError:
+            engine.close(drain_seconds=0)
+            raise
+        return served
+
+    def _require_memory(self) -> None:
+        """Refuse clearly when a merged copy would not fit (host memory; an accelerator's own error is told as it comes)."""
+        needed = sum(p.numel() * p.element_size() for p in self._base.parameters())
+        free = psutil.virtual_memory().available
+        if self.device.type == "cpu" and free < needed * 1.2:
+            raise LoadError(
+                f"a second model needs {needed >> 20} MiB and {free >> 20} MiB are free; stop something first"
+            )
+
+
+def smoke_test(served: ServedModel, tokenizer: Tokenizer) -> None:
+    """A few real tokens from this engine: it answers, with finite figures. LoadError otherwise."""
+    request = GenerationRequest(tuple(tokenizer.chat_ids(SMOKE_MESSAGES)), Sampling(max_tokens=SMOKE_TOKENS))
+    _, tokens, end = complete(served.engine, request)
+    if end.reason is FinishReason.ERROR or not tokens:
+        raise LoadError(
+            f"checkpoint {served.checkpoint_id[:12]} failed its smoke test: {end.error or 'it said nothing'}"
+        )
+
+
+class Serving:
+    """The one place that knows who answers now. Thread-safe."""
+
+    def __init__(self, first: ServedModel) -> None:
+        self._lock = threading.Lock()
+        self._current = first
+
+    @property
+    def current(self) -> ServedModel:
+        """The model for a request that starts now; it keeps that model to its end."""
+        with self._lock:
+            return self._current
+
+    def flip(self, new: ServedModel) -> ServedModel:
+        """From now on `new` answers; returns the old one, still finishing its requests, for the caller to drain."""
+        with self._lock:
+            old, self._current = self._current, new
+        return old

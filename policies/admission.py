@@ -1,0 +1,36 @@
+"""Whether a row of feedback may be learnt from. Reading and counting the rows is left to the caller."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from policies.engine import PolicySet, Ruling
+from store.records import Feedback
+
+DEFAULT_MAX_LENGTH = 8_000  # characters
+DEFAULT_PRINCIPAL_CAP = 200  # rows of one person in one run
+
+
+@dataclass(frozen=True, slots=True)
+class LearnFacts:
+    """One person's word on one interaction, and how much of theirs the run already holds."""
+
+    feedback: Feedback
+    num_taken: int  # rows of this person already taken into this run
+    max_length: int = DEFAULT_MAX_LENGTH
+    principal_cap: int = DEFAULT_PRINCIPAL_CAP
+
+    def context(self) -> dict[str, Any]:
+        context: dict[str, Any] = {
+            "is_excluded": self.feedback.is_excluded,
+            "max_length": self.max_length,
+            "num_taken": self.num_taken,
+            "principal_cap": self.principal_cap,
+        }
+        if self.feedback.correction is not None:
+            context["correction_length"] = len(self.feedback.correction.strip())
+        return context
+
+
+def may_learn(facts: LearnFacts, policy_set: PolicySet) -> Ruling:
+    principal = ("Person", facts.feedback.principal)
+    return policy_set.decide("learn", principal, ("Feedback", facts.feedback.id), facts.context())

@@ -1,0 +1,128 @@
+"""The verdict on a candidate's measurements. Measuring is left to `agent`, deciding to the rules.
+
+A fact that is missing, of the wrong type, not finite or not comparable is left out of the request; a rule
+then says "inconclusive". Shares are rounded so that no rounding helps a candidate.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from typing import Any
+
+from policies.engine import DAEMON, PolicySet, Ruling
+
+SIDES = ("candidate", "champion", "base")
+MAX_LONG = 2**63 - 1  # what a rule can compare
+SUITES = ("asked", "paraphrase", "holdout", "retention")
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """The limits a candidate is held to. Shares in permille, losses in thousandths of a nat."""
+
+    min_train: int = 1
+    min_asked_permille: int = 900
+    min_paraphrase_permille: int = 600
+    min_paraphrase_items: int = 4  # below this the share itself says too little
+    max_paraphrase_fall_permille: int = 50
+    min_retention_permille: int = 950
+    min_retention_items: int = 20
+    min_holdout_items: int = 10
+    max_holdout_fall_permille: int = 20
+    max_nll_rise_milli: int = 50  # above the champion
+    max_nll_drift_milli: int = 150  # above the base: many small rises add up
+    min_length_permille: int = 100  # of the base's answers
+    max_length_permille: int = 5000
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if type(value) is not int or value < 0:
+                raise ValueError(f"{name} must be a whole number of at least 0, got {value!r}")
+
+
+DEFAULT_THRESHOLDS = Thresholds()
+
+
+def judge(
+    results: Mapping[str, Any],
+    policy_set: PolicySet,
+    thresholds: Thresholds = DEFAULT_THRESHOLDS,
+    *,
+    candidate: str = "candidate",
+) -> Ruling:
+    """The ruling on an evaluation's `results`; its `facts` are what the rules saw."""
+    return policy_set.decide("promote", DAEMON, ("Checkpoint", candidate), facts(results) | asdict(thresholds))
+
+
+def facts(results: Mapping[str, Any]) -> dict[str, int]:
+    """The measurements as whole numbers, only those that could be read."""
+    found: dict[str, int | None] = {"num_train": _count(results.get("num_train"))}
+    for suite in SUITES:
+        found |= _suite_facts(suite, _mapping(_mapping(results.get("suites")).get(suite)))
+    loss = _mapping(results.get("nll"))
+    found["nll_rise_milli"] = _rise(loss, "champion")
+    found["nll_drift_milli"] = _rise(loss, "base")
+    ratio = _measure(results.get("length_ratio"))
+    found["length_permille"] = None if ratio is None else math.floor(ratio * 1000)
+    return {name: value for name, value in found.items() if value is not None and abs(value) <= MAX_LONG}
+
+
+def _suite_facts(suite: str, scores: Mapping[str, Any]) -> dict[str, int | None]:
+    counts = [_score(_mapping(scores.get(side))) for side in SIDES]
+    items = {count[1] for count in counts if count is not None}
+    # Sides that answered different numbers of questions can't be compared: the whole suite counts as missing.
+    if None in counts or len(items) != 1:
+        return {}
+    total = items.pop()
+    if total == 0:
+        return {f"{suite}_items": 0}
+    candidate, champion = (Fraction(count[0], total) for count in counts[:2] if count is not None)
+    fall = (champion - candidate) * 1000
+    known: dict[str, int | None] = {f"{suite}_items": total}
+    match suite:
+        case "asked":
+            known |= {"asked_permille": math.floor(candidate * 1000)}
+            known |= {"asked_champion_permille": math.floor(champion * 1000)}
+            known |= {"asked_gain_permille": _away_from_zero(-fall)}
+        case "paraphrase":
+            known |= {"paraphrase_permille": math.floor(candidate * 1000)}
+            known |= {"paraphrase_fall_permille": math.ceil(fall)}
+        case "holdout":
+            known |= {"holdout_fall_permille": math.ceil(fall)}
+        case "retention":
+            known |= {"retention_permille": math.floor(candidate * 1000)}
+    return known
+
+
+def _score(score: Mapping[str, Any]) -> tuple[int, int] | None:
+    right, items = _count(score.get("num_right")), _count(score.get("num_items"))
+    return None if right is None or items is None or right > items else (right, items)
+
+
+def _rise(loss: Mapping[str, Any], side: str) -> int | None:
+    candidate, other = _measure(loss.get("candidate")), _measure(loss.get(side))
+    if candidate is None or other is None:
+        return None
+    # 0.55 - 0.50 is a hair over 0.05 in binary; a billionth of a nat is not a rise.
+    return math.ceil(round((candidate - other) * 1000, 6))
+
+
+def _away_from_zero(share: Fraction) -> int:
+    # The rule asks only for the sign: one more right answer of 5,000 is still one more.
+    return math.ceil(share) if share > 0 else math.floor(share)
+
+
+def _measure(value: object) -> Fraction | None:
+    """A finite number of at least 0, exactly; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        return None
+    return Fraction(value) if isinstance(value, int) or math.isfinite(value) else None
+
+
+def _count(value: object) -> int | None:
+    return value if type(value) is int and value >= 0 else None
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

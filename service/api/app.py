@@ -1,0 +1,25 @@
+"""The two applications: the public one for TCP, and the operator's for the Unix socket, which has the public routes too."""
+
+from fastapi import FastAPI
+
+from service.api import chat, errors, operator, people
+from service.api.limits import Limits
+from service.api.operator import OperatorParts
+from service.api.parts import Parts
+
+
+def public_app(parts: Parts) -> FastAPI:
+    """Chat, feedback, health, the page."""
+    app = FastAPI(title="honed", docs_url=None, redoc_url=None)
+    app.include_router(chat.router(parts))
+    app.include_router(people.router(parts))
+    errors.install(app)
+    app.add_middleware(Limits, max_body_bytes=parts.settings.max_body_bytes)
+    return app
+
+
+def operator_app(parts: Parts, operator_parts: OperatorParts) -> FastAPI:
+    """Everything public, and the verbs that only the socket's owner has."""
+    app = public_app(parts)
+    app.include_router(operator.router(operator_parts))
+    return app

@@ -1,0 +1,72 @@
+"""One error shape everywhere: {"error": {message, type, param, code}}."""
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from agent.engine import EngineBusy, EngineClosed
+
+RETRY_AFTER_SECONDS = "1"
+
+
+class ApiError(Exception):
+    """An answer that is an error, as the client will see it."""
+
+    def __init__(
+        self, status: int, message: str, *, param: str | None = None, code: str | None = None, **extra: Any
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.param, self.code, self.extra = status, message, param, code, extra
+
+    @property
+    def body(self) -> dict[str, Any]:
+        kind = "invalid_request_error" if self.status < 500 else "server_error"
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code, **self.extra}}
+
+
+def respond(error: ApiError) -> JSONResponse:
+    headers = {"Retry-After": RETRY_AFTER_SECONDS} if error.status in (429, 503) else None
+    return JSONResponse(error.body, status_code=error.status, headers=headers)
+
+
+def install(app: FastAPI) -> None:
+    """Turn every failure of a request into the one shape."""
+
+    @app.exception_handler(ApiError)
+    async def _api(_: Request, error: ApiError) -> JSONResponse:
+        return respond(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def _validation(_: Request, error: RequestValidationError) -> JSONResponse:
+        return respond(from_validation(error.errors()[0]))
+
+    @app.exception_handler(HTTPException)
+    async def _http(_: Request, error: HTTPException) -> JSONResponse:
+        return respond(
+            ApiError(error.status_code, str(error.detail), code="not_found" if error.status_code == 404 else None)
+        )
+
+    @app.exception_handler(EngineBusy)
+    async def _busy(_: Request, error: EngineBusy) -> JSONResponse:
+        return respond(ApiError(429, str(error), code="queue_full"))
+
+    @app.exception_handler(EngineClosed)
+    async def _closed(_: Request, error: EngineClosed) -> JSONResponse:
+        return respond(ApiError(503, str(error), code="engine_unavailable"))
+
+
+def from_validation(problem: Any) -> ApiError:
+    """A pydantic problem as a 400 that names the field."""
+    where = [str(part) for part in problem["loc"] if part != "body"]
+    if problem["type"] in ("json_invalid", "model_attributes_type", "missing") and not where:
+        return ApiError(400, f"the body is not a JSON object: {problem['msg']}", code="invalid_json")
+    if problem["type"] == "json_invalid":
+        return ApiError(400, f"the body is not JSON: {problem['ctx']['error']}", code="invalid_json")
+    name = ".".join(where)
+    if problem["type"] == "extra_forbidden":
+        return ApiError(400, f"{name} is not supported here; leave it out", param=name, code="unsupported_parameter")
+    message = problem["msg"].removeprefix("Value error, ")
+    return ApiError(400, f"{name}: {message}", param=name, code="invalid_value")

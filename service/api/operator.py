@@ -1,0 +1,182 @@
+"""The operator's verbs, on the Unix socket only: status, questions, runs, reviews, decisions, the way back."""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from fastapi import APIRouter
+
+from agent.recipe import Recipe
+from policies.engine import PolicyError
+from service.api.errors import ApiError
+from service.api.schemas import Envelope, LabelAnswer, Reason, Strict
+from service.config import is_within
+from service.cycle import Cycle, NotStarted
+from service.decisions import DecisionRefused, Decisions
+from service.paths import Paths
+from service.review import NoCandidate, Reviews
+from service.rollout import Rollout, RolloutError
+from service.status import Status, run_json
+from service.teaching import NothingSaid, Teaching
+from store.database import StoreError
+from store.labels import NotOpen, UnknownLabelTask
+from store.records import Interaction, LabelTask, TrainingRun
+from store.registry import ChampionMoved
+from store.runs import Runs
+
+METRICS_TAIL = 400
+
+
+class TrainRequest(Strict):
+    """Start a run now."""
+
+    operator: str = "local"
+    recipe: dict[str, Any] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorParts:
+    """Everything the operator's routes use."""
+
+    status: Status
+    teaching: Teaching
+    cycle: Cycle
+    runs: Runs
+    reviews: Reviews
+    decisions: Decisions
+    rollout: Rollout
+    paths: Paths
+    recipe: Recipe
+    quiet_hours: str
+
+
+def router(parts: OperatorParts) -> APIRouter:
+    """All operator routes over these parts."""
+    routes = APIRouter(prefix="/operator")
+    _add_reading(routes, parts)
+    _add_labels(routes, parts)
+    _add_runs(routes, parts)
+    _add_decisions(routes, parts)
+    return routes
+
+
+def _add_reading(routes: APIRouter, parts: OperatorParts) -> None:
+    @routes.get("/status")
+    def status() -> dict[str, Any]:
+        return parts.status.picture()
+
+    @routes.get("/review")
+    def review(checkpoint: str | None = None) -> dict[str, Any]:
+        try:
+            return parts.reviews.review(checkpoint)
+        except (NoCandidate, StoreError) as error:
+            raise ApiError(404, str(error), param="checkpoint", code="no_candidate") from None
+
+
+def _add_labels(routes: APIRouter, parts: OperatorParts) -> None:
+    @routes.get("/questions")
+    def questions(limit: int = 50) -> dict[str, Any]:
+        return {"questions": [_question(task, turn) for task, turn in parts.teaching.open_questions(limit)]}
+
+    @routes.post("/questions/{task_id}")
+    def answer(task_id: str, body: LabelAnswer) -> dict[str, Any]:
+        try:
+            task = parts.teaching.answer_label(task_id, "local", body.action, body.correction)
+        except UnknownLabelTask:
+            raise ApiError(404, f"no question {task_id!r}", param="task_id", code="question_not_found") from None
+        except NotOpen as error:
+            raise ApiError(409, str(error), param="task_id", code="question_not_open") from None
+        except NothingSaid as error:
+            raise ApiError(400, str(error), param="correction", code="invalid_value") from None
+        return {"id": task.id, "state": task.state.value}
+
+
+def _add_runs(routes: APIRouter, parts: OperatorParts) -> None:
+    @routes.post("/train")
+    def train(body: TrainRequest) -> dict[str, Any]:
+        try:
+            recipe = Recipe.from_json({**parts.recipe.to_json(), **body.recipe})
+            is_quiet = is_within(datetime.now().astimezone().time(), parts.quiet_hours)
+            run = parts.cycle.start(f"operator:{body.operator}", is_quiet=is_quiet, recipe=recipe)
+        except NotStarted as error:
+            raise ApiError(409, str(error), code="not_started") from None
+        except (ValueError, TypeError) as error:
+            raise ApiError(409, str(error), code="not_started") from None
+        return run_json(run)
+
+    @routes.get("/runs")
+    def runs(limit: int = 20) -> dict[str, Any]:
+        return {"runs": [run_json(run) for run in parts.runs.recent(limit)]}
+
+    @routes.get("/runs/{run_id}")
+    def run(run_id: str) -> dict[str, Any]:
+        try:
+            found = parts.runs.get(run_id)
+        except StoreError as error:
+            raise ApiError(404, str(error), param="run_id", code="run_not_found") from None
+        if found is None:
+            raise ApiError(404, f"no run {run_id!r}", param="run_id", code="run_not_found")
+        return {**run_json(found), "metrics": _metrics(parts.paths, found)}
+
+
+def _add_decisions(routes: APIRouter, parts: OperatorParts) -> None:
+    @routes.post("/decide")
+    def decide(body: Envelope) -> dict[str, Any]:
+        try:
+            decided = parts.decisions.decide(body.envelope)
+        except DecisionRefused as error:
+            refused = error.refused
+            raise ApiError(
+                409, refused.message, param="envelope", code=refused.refusal.value, exit_code=refused.exit_code
+            ) from None
+        except (RolloutError, ChampionMoved) as error:
+            raise ApiError(409, str(error), code="not_promoted") from None
+        promotion = decided.promotion
+        return {
+            "candidate": decided.statement.candidate,
+            "decision": decided.statement.decision.value,
+            "approvals": decided.num_approvals,
+            "promoted": promotion is not None,
+            "previous": promotion.previous_id if promotion else None,
+        }
+
+    @routes.post("/rollback")
+    def rollback(body: Reason) -> dict[str, Any]:
+        try:
+            promotion = parts.rollout.roll_back(actor="operator:local", reason=body.reason)
+        except (RolloutError, ChampionMoved) as error:
+            raise ApiError(409, str(error), code="no_rollback") from None
+        return {"champion": promotion.checkpoint_id, "previous": promotion.previous_id}
+
+    @routes.post("/operators")
+    def add_operator(body: Envelope) -> dict[str, Any]:
+        try:
+            operator = parts.decisions.add_operator(body.envelope)
+        except PolicyError as error:
+            raise ApiError(409, str(error), param="envelope", code="operator_refused") from None
+        return {"name": operator.name, "key_id": operator.key_id}
+
+
+def _question(task: LabelTask, turn: Interaction) -> dict[str, Any]:
+    return {
+        "id": task.id,
+        "interaction_id": turn.id,
+        "score": task.score,
+        "reason": task.reason,
+        "messages": list(turn.messages),
+        "reply": turn.reply,
+        "uncertainty": turn.uncertainty,
+    }
+
+
+def _metrics(paths: Paths, run: TrainingRun) -> list[dict[str, Any]]:
+    """The newest lines of both phases' progress."""
+    lines: list[dict[str, Any]] = []
+    for directory in (paths.run(run.id), paths.run(run.id) / "evaluation"):
+        file = directory / "metrics.jsonl"
+        if file.exists():
+            # the child may be writing its last line just now
+            whole = [text for text in file.read_text(encoding="utf-8").splitlines(keepends=True) if text.endswith("\n")]
+            lines += [json.loads(text) for text in whole[-METRICS_TAIL:]]
+    return lines

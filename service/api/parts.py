@@ -1,0 +1,23 @@
+"""What the routes need, handed in by the daemon: no globals."""
+
+from dataclasses import dataclass
+
+from agent.serving import ModelLoader, Serving
+from service.config import Settings
+from service.health import Health
+from service.teaching import Teaching
+from service.turns import Turns
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything the public routes use."""
+
+    settings: Settings
+    model_name: str
+    started_at: float
+    loader: ModelLoader
+    serving: Serving
+    turns: Turns
+    teaching: Teaching
+    health: Health

@@ -1,0 +1,79 @@
+"""What people say and see: feedback, health and the page."""
+
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.responses import FileResponse, JSONResponse
+
+from service.api.chat import PRINCIPAL
+from service.api.errors import ApiError
+from service.api.parts import Parts
+from service.api.schemas import FeedbackRequest
+from service.teaching import NothingSaid
+from store.interactions import UnknownInteraction
+from store.records import Feedback
+
+WEB = Path(__file__).parent.parent / "web"
+PAGE_FILES = {"/": "index.html", "/app.js": "app.js", "/style.css": "style.css"}
+PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+
+
+def router(parts: Parts) -> APIRouter:
+    """Feedback, health and page routes over these parts."""
+    routes = APIRouter()
+
+    @routes.post("/v1/feedback")
+    def feedback(body: FeedbackRequest) -> dict[str, Any]:
+        try:
+            given = parts.teaching.give_feedback(
+                body.interaction_id, PRINCIPAL, rating=body.rating, correction=body.correction, comment=body.comment
+            )
+        except UnknownInteraction:
+            raise ApiError(
+                404, f"no interaction {body.interaction_id!r}", param="interaction_id", code="interaction_not_found"
+            ) from None
+        except NothingSaid as error:
+            raise ApiError(400, str(error), param="rating", code="invalid_value") from None
+        return feedback_json(given)
+
+    @routes.get("/health/live")
+    def live() -> dict[str, str]:
+        return {"status": "live"}
+
+    @routes.get("/health/ready")
+    def ready() -> JSONResponse:
+        problem = parts.health.problem()
+        checkpoint = parts.serving.current.checkpoint_id
+        if problem is not None:
+            error = {"message": problem, "type": "server_error", "param": None, "code": "not_ready"}
+            return JSONResponse({"status": "not ready", "error": error}, status_code=503, headers={"Retry-After": "1"})
+        return JSONResponse({"status": "ready", "checkpoint": checkpoint})
+
+    for path, name in PAGE_FILES.items():
+        routes.add_api_route(path, _page(name), include_in_schema=False)
+    return routes
+
+
+def feedback_json(given: Feedback) -> dict[str, Any]:
+    return {
+        "id": given.id,
+        "object": "feedback",
+        "interaction_id": given.interaction_id,
+        "rating": given.rating,
+        "correction": given.correction,
+        "comment": given.comment,
+    }
+
+
+def _page(name: str) -> Any:
+    async def page() -> FileResponse:
+        return FileResponse(WEB / name, headers=PAGE_HEADERS)
+
+    return page

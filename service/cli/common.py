@@ -1,0 +1,60 @@
+"""What every subcommand uses: the client, `--json`, and how ids, times and shares are shown."""
+
+import json
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, TypeVar
+
+import click
+
+from service.client import Client
+from service.paths import Paths, state_directory
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+json_option: Callable[[F], F] = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+
+
+def paths() -> Paths:
+    return Paths(state_directory())
+
+
+def client() -> Client:
+    return Client(paths().socket)
+
+
+def emit(value: Any, as_json: bool, text: Callable[[], None]) -> None:
+    """JSON for scripts, or whatever `text` prints for people."""
+    if as_json:
+        click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    else:
+        text()
+
+
+def short(id: str | None) -> str:  # noqa: A002 - it is one
+    return id[:12] if id else "–"
+
+
+def when(at: float | None) -> str:
+    return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S") if at else "–"
+
+
+def share(score: dict[str, Any]) -> str:
+    """Like `5/5 (57–100 %)`: right of all, with the 95 % interval."""
+    if not score["num_items"]:
+        return "–"
+    return f"{score['num_right']}/{score['num_items']} ({score['low']:.0%}–{score['high']:.0%})"
+
+
+def table(title: str | None, columns: list[str], rows: list[list[str]]) -> None:
+    """A table on the terminal. Cells are data, never markup."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table(title=title, title_justify="left", header_style="bold")
+    for column in columns:
+        grid.add_column(column, overflow="fold")
+    for row in rows:
+        grid.add_row(*(Text(cell) for cell in row))
+    Console().print(grid)

@@ -1,0 +1,56 @@
+"""`honed label`"""
+
+import click
+
+from service.cli.common import client, emit, json_option
+
+CHOICES = {"a": "answer", "r": "right", "s": "skip", "x": "exclude"}
+
+
+@click.command()
+@click.argument("question_id", required=False, metavar="[ID]")
+@click.option("--answer", "correction", metavar="TEXT", help="With ID: what the answer should have been.")
+@click.option("--right", "action", flag_value="right", help="With ID: it was right.")
+@click.option("--skip", "action", flag_value="skip", help="With ID: skip it.")
+@click.option("--exclude", "action", flag_value="exclude", help="With ID: don't learn this.")
+@json_option
+def command(question_id: str | None, correction: str | None, action: str | None, as_json: bool) -> None:
+    """Go through the model's questions one by one, or settle the one with this ID.
+
+    Example: honed label
+    """
+    if question_id is None:
+        count = _ask_all()
+        emit({"labelled": count}, as_json, lambda: click.echo(f"{count} settled. `honed train` learns from them."))
+        return
+    chosen = "answer" if correction else action
+    if chosen is None:
+        raise click.UsageError("say what: --answer TEXT, --right, --skip or --exclude")
+    result = _settle(question_id, chosen, correction)
+    emit(result, as_json, lambda: click.echo(str(result["state"])))
+
+
+def _settle(question_id: str, action: str, correction: str | None) -> dict[str, object]:
+    body = {"action": action} | ({"correction": correction} if correction else {})
+    return client().post(f"/operator/questions/{question_id}", body)
+
+
+def _ask_all() -> int:
+    count = 0
+    for question in client().get("/operator/questions?limit=200")["questions"]:
+        click.echo()
+        for message in question["messages"]:
+            click.echo(f"{message['role']}: {message['content']}")
+        click.secho(f"answer: {question['reply']}", bold=True)
+        click.secho(f"asked because it was {question['reason']}", dim=True)
+        choice = click.prompt(
+            "[a]nswer, it was [r]ight, [s]kip, don't learn this [x], [q]uit",
+            type=click.Choice([*CHOICES, "q"]),
+            show_choices=False,
+        )
+        if choice == "q":
+            break
+        correction = click.prompt("what should it have been") if choice == "a" else None
+        _settle(question["id"], CHOICES[choice], correction)
+        count += 1
+    return count

@@ -1,0 +1,87 @@
+"""`honed review`"""
+
+from typing import Any
+
+import click
+
+from service.cli.common import client, emit, json_option, share, short, table, when
+
+MODELS = ("candidate", "champion", "base")
+SUITES = {
+    "asked": "taught, as asked",
+    "paraphrase": "taught, in other words",
+    "holdout": "held-out conversations",
+    "retention": "what the base gets right",
+}
+SHOWN_ANSWERS = 10
+
+
+@click.command()
+@click.argument("checkpoint", required=False, metavar="[ID]")
+@json_option
+def command(checkpoint: str | None, as_json: bool) -> None:
+    """Show what a candidate would change: the newest, or the one whose id begins with ID.
+
+    Example: honed review
+    """
+    review = fetch(checkpoint)
+    emit(review, as_json, lambda: show(review))
+
+
+def fetch(checkpoint: str | None) -> dict[str, Any]:
+    return client().get("/operator/review" + (f"?checkpoint={checkpoint}" if checkpoint else ""))
+
+
+def show(review: dict[str, Any]) -> None:
+    """The whole story on one screen: verdict, figures, rows, then answers with the worst losses first."""
+    colour = {"pass": "green", "fail": "red"}.get(str(review["verdict"]), "yellow")
+    click.secho(f"candidate {short(review['checkpoint'])}  made {when(review['created_at'])}", bold=True)
+    click.secho(f"verdict   {review['verdict']}", fg=colour, bold=True)
+    for rule in review["rules"]:
+        click.echo(f"          {rule['id']}: {rule['reason']}")
+    if review["is_stale"]:
+        click.secho("          the champion has changed since it was measured: train again", fg="yellow")
+    _figures(review["results"])
+    _rows(review)
+    _answers(review["answers"])
+    for approval in review["approvals"]:
+        click.echo(f"{approval['decision']} by {approval['operator']}: {approval['reason']}")
+    click.echo(
+        f"\napprovals needed: {review['approvals_required']}. Decide: honed approve {short(review['checkpoint'])} --reason …"
+    )
+
+
+def _figures(results: dict[str, Any]) -> None:
+    rows = [
+        [title, *(share(results["suites"][suite][model]) for model in MODELS)]
+        for suite, title in SUITES.items()
+        if results["suites"][suite]["candidate"]["num_items"]
+    ]
+    rows += [
+        [
+            f"{title}, word for word",
+            *(f"{results['suites'][s][m]['num_exact']}/{results['suites'][s][m]['num_items']}" for m in MODELS),
+        ]
+        for s, title in (("asked", SUITES["asked"]),)
+        if results["suites"][s]["candidate"]["num_items"]
+    ]
+    rows.append(["surprise at the base's answers (nats)", *(f"{results['nll'][model]:.3f}" for model in MODELS)])
+    table("Figures (95 % intervals)", ["measured", *MODELS], rows)
+    click.echo(f"answer length against the base: {results['length_ratio']:.2f}")
+
+
+def _rows(review: dict[str, Any]) -> None:
+    dataset = review["dataset"]
+    sources = ", ".join(f"{count} {name}" for name, count in sorted(dataset["sources"].items()))
+    click.echo(f"trained on {dataset['num_train']} lessons and {dataset['num_replay']} replay rows ({sources})")
+
+
+def _answers(answers: list[dict[str, Any]]) -> None:
+    def cell(line: dict[str, Any], model: str) -> str:
+        return ("✓ " if line[model]["is_right"] else "✗ ") + line[model]["answer"][:120]
+
+    rows = [
+        [line["question"][:80], line["expected"][:60], cell(line, "champion"), cell(line, "candidate")]
+        for line in answers
+    ]
+    table("Answers, worst losses first", ["question", "expected", "champion", "candidate"], rows[:SHOWN_ANSWERS])

@@ -1,0 +1,38 @@
+"""`honed status`"""
+
+from typing import Any
+
+import click
+
+from service.cli.common import client, emit, json_option, short, when
+
+
+@click.command()
+@json_option
+def command(as_json: bool) -> None:
+    """Show who answers, who is waiting for a decision, and what is being learnt.
+
+    Example: honed status --json
+    """
+    picture = client().get("/operator/status")
+    emit(picture, as_json, lambda: _text(picture))
+
+
+def _text(picture: dict[str, Any]) -> None:
+    champion, learning, device = picture["champion"], picture["learning"], picture["device"]
+    kind = "the base" if champion["is_base"] else f"since {when(champion['since'])}"
+    state = "ready" if picture["ready"] else f"NOT READY: {picture['problem']}"
+    lines = [
+        f"honed      {picture['address']}  {picture['model']}  {state}",
+        f"champion   {short(champion['id'])}  {kind}",
+        f"previous   {short(picture['previous'])}",
+        f"device     {device['name']} {device['dtype']}, {picture['requests']} requests under way",
+        f"learning   {learning['state']}, {learning['new_labels']} new corrections",
+        f"log        {picture['interactions']} interactions, {picture['feedback']} feedback, {picture['questions']} questions open",
+        f"operators  {', '.join(picture['operators']) or 'none yet: honed operator add NAME'}",
+    ]
+    lines += [
+        f"candidate  {short(c['id'])}  {c['verdict']}  → honed review {short(c['id'])}" for c in picture["candidates"]
+    ]
+    lines += [f"REFUSED    {short(r['checkpoint'])}  {r['reason']}" for r in picture["refused"]]
+    click.echo("\n".join(lines))

@@ -1,0 +1,46 @@
+"""`honed train`"""
+
+from typing import Any
+
+import click
+
+from service import exits
+from service.cli.common import client, emit, json_option, short
+from service.cli.progress import follow
+
+
+@click.command()
+@click.option("--wait", is_flag=True, help="Stay until the candidate is judged, showing progress.")
+@click.option(
+    "--set", "changes", multiple=True, metavar="NAME=NUMBER", help="Change a number of the recipe, e.g. max_steps=20."
+)
+@json_option
+def command(wait: bool, changes: tuple[str, ...], as_json: bool) -> int:
+    """Start a training run on everything taught so far. It runs beside serving and changes nothing by itself.
+
+    Example: honed train --wait
+    """
+    run = client().post("/operator/train", {"recipe": dict(_number(change) for change in changes)})
+    if not wait:
+        emit(run, as_json, lambda: click.echo(f"run {short(run['id'])} is queued; `honed runs --watch` shows it"))
+        return exits.OK
+    done = follow(run["id"], is_quiet=as_json)
+    done.pop("metrics")
+    emit(done, as_json, lambda: tell_end(done))
+    return exits.OK if done["state"] == "judged" else exits.RUN_FAILED
+
+
+def tell_end(run: dict[str, Any]) -> None:
+    if run["state"] == "judged":
+        candidate = short(run["checkpoint"])
+        click.echo(f"candidate {candidate} is ready: honed review {candidate}")
+    else:
+        click.echo(f"run {short(run['id'])} {run['state']}: {run['error']}", err=True)
+
+
+def _number(change: str) -> tuple[str, float | int]:
+    name, _, text = change.partition("=")
+    try:
+        return name, int(text) if text.lstrip("-").isdigit() else float(text)
+    except ValueError:
+        raise click.UsageError(f"--set {change!r} is not of the form NAME=NUMBER") from None

@@ -1,0 +1,243 @@
+"""The learning cycle: may a run start, and each run's way from queued to judged. One run at a time, advanced in small steps.
+
+Every step can be repeated: a daemon that was killed between any two finds the run, its process and its files, and goes on.
+"""
+
+import shutil
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from agent.checkpoint import FILES
+from agent.recipe import Recipe
+from agent.rundir import RunDirectory
+from policies.engine import PolicySet
+from policies.promotion import judge
+from policies.training import TrainFacts, may_train
+from service.paths import Paths
+from service.snapshots import Snapshots
+from service.supervisor import Child, ChildState, Supervisor
+from store import artifacts
+from store.audit import digest
+from store.records import Checkpoint, Evaluation, RunState, TrainingRun, Verdict
+from store.registry import Registry
+from store.runs import Runs
+
+log = structlog.get_logger()
+
+MAX_ATTEMPTS = 2
+DISK_NEEDED = 2 << 30
+MODULES = {RunState.TRAINING: "agent.train", RunState.EVALUATING: "agent.evaluate"}
+
+
+class NotStarted(RuntimeError):
+    """Policy said no to a run; the message gives the rules' reasons."""
+
+
+class Cycle:
+    """Starts runs and moves them on. Called from one thread at a time (the scheduler's)."""
+
+    def __init__(
+        self,
+        *,
+        runs: Runs,
+        registry: Registry,
+        snapshots: Snapshots,
+        supervisor: Supervisor,
+        policy_set: PolicySet,
+        paths: Paths,
+        base_id: str,
+        min_labels: int,
+        timeout_seconds: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._runs = runs
+        self._registry = registry
+        self._snapshots = snapshots
+        self._supervisor = supervisor
+        self._policy_set = policy_set
+        self._paths = paths
+        self._base_id = base_id
+        self._min_labels = min_labels
+        self._timeout = timeout_seconds
+        self._clock = clock
+
+    # ── starting ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def num_new_labels(self) -> int:
+        """Corrections given since the newest run that came to a verdict was cut."""
+        last = self._runs.latest_finished()
+        since = last.created_at if last else 0.0
+        return sum(feedback.created_at > since for _, feedback in self._snapshots.taught())
+
+    def start(self, trigger: str, *, is_quiet: bool, recipe: Recipe) -> TrainingRun:
+        """Cut a snapshot and queue a run. NotStarted gives policy's reasons; an operator's word needs one new row only."""
+        is_operator = trigger.startswith("operator:")
+        facts = TrainFacts(
+            trigger=trigger,
+            new_rows=self.num_new_labels() or (len(self._snapshots.taught()) if is_operator else 0),
+            is_run_active=bool(self._runs.unfinished()),
+            disk_free=shutil.disk_usage(self._paths.state).free,
+            disk_needed=DISK_NEEDED,
+            is_quiet=is_quiet,
+            min_rows=1 if is_operator else self._min_labels,
+        )
+        ruling = may_train(facts, self._policy_set)
+        if not ruling.allowed:
+            raise NotStarted(ruling.reason)
+        run_id = uuid.uuid4().hex
+        snapshot = self._snapshots.prepare_run(run_id, recipe)
+        if self._runs.snapshot(snapshot.id) is None:  # the same rows again are the same snapshot
+            self._runs.add_snapshot(snapshot)
+        run = TrainingRun(run_id, self._clock(), trigger, self._base_id, snapshot.id, recipe.to_json())
+        self._runs.create(run)
+        self._registry.note("run.started", {"run": run.id, "trigger": trigger, "dataset": snapshot.id}, self._clock())
+        log.info("run.queued", run=run.id, trigger=trigger, num_train=snapshot.num_train)
+        return run
+
+    # ── moving on ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def advance(self) -> None:
+        """Look at the unfinished run, if any, and take its next step."""
+        for run in self._runs.unfinished():
+            try:
+                self._advance(run)
+            except Exception as error:  # noqa: BLE001 - a run can only fail itself; the daemon goes on and tells
+                log.exception("run.broke", run=run.id)
+                self._end(run, RunState.FAILED, f"{type(error).__name__}: {error}")
+
+    def stop_children(self) -> None:
+        """At shutdown: end what runs; it starts again with the daemon."""
+        for run in self._runs.unfinished():
+            self._supervisor.stop(_child(run))
+
+    def _advance(self, run: TrainingRun) -> None:
+        if run.state is RunState.QUEUED:
+            self._launch(run, RunState.TRAINING)
+            return
+        directory = self._directory(run)
+        match self._supervisor.state(_child(run), directory):
+            case ChildState.RUNNING:
+                self._watch(run)
+            case ChildState.DONE if run.state is RunState.TRAINING:
+                self._register(run)
+            case ChildState.DONE:
+                self._judge(run)
+            case ChildState.FAILED:
+                self._end(run, RunState.FAILED, self._supervisor.error(directory))
+            case ChildState.LOST:
+                self._take_up(run)
+
+    def _launch(self, run: TrainingRun, state: RunState, **changes: Any) -> None:
+        child = self._supervisor.start(MODULES[state], self._directory(run, state))
+        now = self._clock()
+        self._runs.update(
+            run.id, state=state, pid=child.pid, pid_started_at=child.started_at, heartbeat_at=now, **changes
+        )
+        log.info("run.launched", run=run.id, phase=state.value, pid=child.pid)
+
+    def _watch(self, run: TrainingRun) -> None:
+        now = self._clock()
+        self._runs.heartbeat(run.id, now)
+        child = _child(run)
+        if child is not None and now - child.started_at > self._timeout:
+            self._supervisor.stop(child)
+            self._end(run, RunState.FAILED, f"it ran longer than {self._timeout:g} seconds and was stopped")
+
+    def _take_up(self, run: TrainingRun) -> None:
+        """Its process is gone without a word: begin this phase again, once."""
+        if run.attempt >= MAX_ATTEMPTS:
+            self._end(run, RunState.INTERRUPTED, f"its process was lost {run.attempt} times; start it again by hand")
+            return
+        log.warning("run.taken_up", run=run.id, attempt=run.attempt + 1)
+        self._launch(run, run.state, attempt=run.attempt + 1)
+
+    def _register(self, run: TrainingRun) -> None:
+        """A finished adapter becomes a sealed checkpoint, and its evaluation starts."""
+        champion = self._registry.champion(self._base_id)
+        checkpoint = self._seal(run, champion)
+        if self._registry.checkpoint(checkpoint.id) is None:
+            self._registry.add_checkpoint(checkpoint)
+        self._snapshots.keep_replay(run)
+        self._snapshots.prepare_evaluation(run, checkpoint.id, champion)
+        self._launch(run, RunState.EVALUATING, checkpoint_id=checkpoint.id)
+
+    def _seal(self, run: TrainingRun, champion: str) -> Checkpoint:
+        directory = self._paths.run(run.id)
+        staged = directory / "checkpoint"
+        shutil.rmtree(staged, ignore_errors=True)
+        staged.mkdir()
+        for name in FILES:
+            shutil.copyfile(directory / "adapter" / name, staged / name)
+        meta = self._meta(run, champion)
+        checkpoint_id = artifacts.seal(staged, meta)
+        artifacts.publish(staged, self._paths.checkpoint(checkpoint_id))
+        return Checkpoint(checkpoint_id, self._clock(), run.id, self._base_id, champion, run.snapshot_id, meta)
+
+    def _meta(self, run: TrainingRun, champion: str) -> dict[str, Any]:
+        result = RunDirectory(self._paths.run(run.id)).read("result.json")
+        return {
+            "kind": "checkpoint",
+            "run": run.id,
+            "base": self._base_id,
+            "parent": champion,
+            "dataset": run.snapshot_id,
+            "recipe": dict(run.recipe),
+            "versions": result.pop("versions"),
+            "training": result,
+        }
+
+    def _judge(self, run: TrainingRun) -> None:
+        """The evaluation's figures and what policy says of them go on record together with the run's end."""
+        directory = self._directory(run)
+        results = RunDirectory(directory).read("result.json")
+        self._snapshots.keep_base_answers(directory)
+        checkpoint = self._registry.checkpoint(run.checkpoint_id or "")
+        if checkpoint is None:
+            raise LookupError(f"run {run.id} names checkpoint {run.checkpoint_id!r}, which is not in the ledger")
+        evaluation = self._evaluation(run, checkpoint, results)
+        if self._registry.evaluation(evaluation.id) is None:
+            self._registry.add_evaluation(evaluation)
+        if self._registry.verdict_of(checkpoint.id) is None:
+            self._registry.add_verdict(self._verdict(evaluation))
+        self._end(run, RunState.JUDGED, None)
+
+    def _evaluation(self, run: TrainingRun, checkpoint: Checkpoint, results: dict[str, Any]) -> Evaluation:
+        identity = {"checkpoint": checkpoint.id, "champion": checkpoint.parent_id, "run": run.id, "results": results}
+        return Evaluation(digest(identity), self._clock(), checkpoint.id, checkpoint.parent_id, self._base_id, results)
+
+    def _verdict(self, evaluation: Evaluation) -> Verdict:
+        ruling = judge(evaluation.results, self._policy_set, candidate=evaluation.checkpoint_id)
+        log.info(
+            "verdict.given", checkpoint=evaluation.checkpoint_id, outcome=ruling.outcome.value, reason=ruling.reason
+        )
+        return Verdict(
+            uuid.uuid4().hex,
+            self._clock(),
+            evaluation.checkpoint_id,
+            evaluation.id,
+            ruling.outcome,
+            ruling.rules,
+            ruling.facts,
+            self._policy_set.id,
+        )
+
+    def _end(self, run: TrainingRun, state: RunState, error: str | None) -> None:
+        self._runs.update(run.id, state=state, error=error, finished_at=self._clock())
+        self._registry.note("run.ended", {"run": run.id, "state": state.value, "error": error}, self._clock())
+        log.info("run.ended", run=run.id, state=state.value, error=error)
+
+    def _directory(self, run: TrainingRun, state: RunState | None = None) -> Path:
+        if (state or run.state) is RunState.EVALUATING:
+            return self._snapshots.evaluation_directory(run.id)
+        return self._paths.run(run.id)
+
+
+def _child(run: TrainingRun) -> Child | None:
+    if run.pid is None or run.pid_started_at is None:
+        return None
+    return Child(run.pid, run.pid_started_at)

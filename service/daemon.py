@@ -1,0 +1,381 @@
+"""The one place that wires the program: builds every part, starts and stops them in order, and waits for a signal."""
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+
+from agent.embedding import SentenceEmbedder
+from agent.recipe import Recipe
+from agent.serving import EngineSettings, ModelLoader
+from policies.engine import PolicySet, shipped
+from service import models, notify
+from service.api.app import operator_app, public_app
+from service.api.operator import OperatorParts
+from service.api.parts import Parts
+from service.config import Settings, is_within
+from service.cycle import Cycle, NotStarted
+from service.decisions import Decisions
+from service.health import Health
+from service.lock import StateLock
+from service.review import Reviews
+from service.rollout import Rollout
+from service.scheduler import Scheduler, Timer
+from service.scoring import Scoring
+from service.snapshots import ChildSettings, Snapshots
+from service.status import Status
+from service.supervisor import Supervisor
+from service.teaching import Teaching
+from service.trust import Trust
+from service.turns import Turns
+from store import artifacts
+from store.audit import AuditChain
+from store.database import Database
+from store.interactions import Interactions
+from store.labels import Labels
+from store.migrations import ledger as ledger_schema
+from store.migrations import log as log_schema
+from store.registry import Registry
+from store.runs import Runs
+from store.vectors import VectorIndex
+
+log = structlog.get_logger()
+
+Announce = Callable[[str, str, str], None]  # address, model name, state directory
+
+ADVANCE_SECONDS = 1.0
+HEALTH_SECONDS = 5.0
+
+
+class PinMoved(RuntimeError):
+    """The base on disk is not the one this state directory began with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Open databases and what reads and writes them."""
+
+    log: Database
+    ledger: Database
+    audit: AuditChain
+    interactions: Interactions
+    labels: Labels
+    runs: Runs
+    registry: Registry
+
+    def close(self) -> None:
+        self.log.close()
+        self.ledger.close()
+
+
+def open_stores(settings: Settings) -> Stores:
+    """Open and migrate both databases."""
+    log_db = Database(settings.paths.log, log_schema)
+    ledger_db = Database(settings.paths.ledger, ledger_schema)
+    audit = AuditChain(ledger_db)
+    return Stores(
+        log_db, ledger_db, audit, Interactions(log_db), Labels(log_db), Runs(log_db), Registry(ledger_db, audit)
+    )
+
+
+def require_pin(stores: Stores, source: str, base_id: str) -> None:
+    """The base's digest goes on record the first time and must be the same ever after. PinMoved otherwise."""
+    pinned = stores.audit.newest("base.pinned")
+    if pinned is None or pinned.body["source"] != source:
+        stores.registry.note("base.pinned", {"source": source, "base": base_id}, time.time())
+    elif pinned.body["base"] != base_id:
+        raise PinMoved(
+            f"base {base_id[:12]} is not {str(pinned.body['base'])[:12]}, which the ledger pinned for {source}; "
+            "restore STATE/models, or start a new HONED_STATE"
+        )
+
+
+class Daemon:
+    """All parts of a running honed. `run` blocks until a signal."""
+
+    def __init__(self, settings: Settings, announce: Announce = lambda *_: None) -> None:
+        self.settings = settings
+        self._announce = announce
+        self.paths = settings.paths
+        self.started_at = time.time()
+        self.paths.create()
+        self.lock = StateLock(self.paths.lock)
+        self.lock.acquire()
+        self.base = models.ensure(settings.model, self.paths.models)
+        self.embedder = models.ensure(settings.embedder, self.paths.models)
+        self.stores = open_stores(settings)
+        require_pin(self.stores, settings.model, self.base.id)
+        self.policy_set: PolicySet = shipped()
+        self.loader = self._loader()
+        self.rollout = self._rollout()
+        self.health = Health(self.rollout.serving, self.loader.tokenizer, ready_seconds=settings.ready_seconds)
+        self.teaching = Teaching(self.stores.interactions, self.stores.labels)
+        self.snapshots = self._snapshots()
+        self.cycle = self._cycle()
+        self.decisions = Decisions(
+            registry=self.stores.registry,
+            rollout=self.rollout,
+            policy_set=self.policy_set,
+            base_id=self.base.id,
+            approvals_required=settings.approvals_required,
+        )
+        self.scheduler = Scheduler(self._timers())
+
+    @property
+    def model_name(self) -> str:
+        return self.settings.model_name or self.base.name
+
+    # ── building ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _loader(self) -> ModelLoader:
+        s = self.settings
+        engine = EngineSettings(s.device, s.dtype, s.max_batch, s.max_waiting, s.max_context)
+        sealed = artifacts.read(self.base.path, self.base.id)
+        return ModelLoader(sealed.files, self.base.path, self.base.id, engine)
+
+    def _rollout(self) -> Rollout:
+        trust = Trust(
+            self.stores.registry,
+            self.paths,
+            base_id=self.base.id,
+            approvals_required=self.settings.approvals_required,
+        )
+        return Rollout(
+            registry=self.stores.registry,
+            trust=trust,
+            loader=self.loader,
+            policy_set=self.policy_set,
+            drain_seconds=self.settings.drain_seconds,
+        )
+
+    def _snapshots(self) -> Snapshots:
+        s = self.settings
+        return Snapshots(
+            interactions=self.stores.interactions,
+            policy_set=self.policy_set,
+            paths=self.paths,
+            base=self.base,
+            child=ChildSettings(s.device, s.dtype, s.train_threads),
+        )
+
+    def _cycle(self) -> Cycle:
+        return Cycle(
+            runs=self.stores.runs,
+            registry=self.stores.registry,
+            snapshots=self.snapshots,
+            supervisor=Supervisor(nice=self.settings.train_nice),
+            policy_set=self.policy_set,
+            paths=self.paths,
+            base_id=self.base.id,
+            min_labels=self.settings.train_min_labels,
+            timeout_seconds=self.settings.train_timeout_seconds,
+        )
+
+    @cached_property
+    def scoring(self) -> Scoring:
+        """Built when there is first something to score: the embedder takes seconds to load."""
+        embedder = SentenceEmbedder(self.embedder.path)
+        return Scoring(
+            interactions=self.stores.interactions,
+            labels=self.stores.labels,
+            index=VectorIndex(self.paths.vectors, embedder.dim),
+            embedder=embedder,
+            policy_set=self.policy_set,
+            ask_threshold=self.settings.ask_threshold,
+            ask_per_day=self.settings.ask_per_day,
+        )
+
+    def _timers(self) -> list[Timer]:
+        timers = [
+            Timer("advance", ADVANCE_SECONDS, self.cycle.advance, is_immediate=True),
+            Timer("score", self.settings.score_interval_seconds, self._score),
+            Timer("train", self.settings.train_interval_seconds, self._consider_training),
+            Timer("health", HEALTH_SECONDS, self._look_after),
+        ]
+        interval = notify.watchdog_interval()
+        return [*timers, Timer("watchdog", interval, self._ping, is_immediate=True)] if interval else timers
+
+    def apps(self, address: str) -> tuple[FastAPI, FastAPI]:
+        """The public and the operator's application over these parts."""
+        turns = Turns(self.rollout.serving, self.stores.interactions)
+        parts = Parts(
+            self.settings,
+            self.model_name,
+            self.started_at,
+            self.loader,
+            self.rollout.serving,
+            turns,
+            self.teaching,
+            self.health,
+        )
+        return public_app(parts), operator_app(parts, self._operator_parts(address))
+
+    def _operator_parts(self, address: str) -> OperatorParts:
+        stores = self.stores
+        status = Status(
+            registry=stores.registry,
+            interactions=stores.interactions,
+            labels=stores.labels,
+            runs=stores.runs,
+            loader=self.loader,
+            rollout=self.rollout,
+            cycle=self.cycle,
+            health=self.health,
+            address=address,
+            model_name=self.model_name,
+            started_at=self.started_at,
+        )
+        reviews = Reviews(
+            registry=stores.registry,
+            runs=stores.runs,
+            snapshots=self.snapshots,
+            policy_set=self.policy_set,
+            base_id=self.base.id,
+            approvals_required=self.settings.approvals_required,
+        )
+        return OperatorParts(
+            status,
+            self.teaching,
+            self.cycle,
+            stores.runs,
+            reviews,
+            self.decisions,
+            self.rollout,
+            self.paths,
+            Recipe(),
+            self.settings.quiet_hours,
+        )
+
+    # ── timers ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _score(self) -> None:
+        if self.stores.interactions.unscored(1):
+            self.scoring.score_new()
+
+    def _consider_training(self) -> None:
+        is_quiet = is_within(datetime.now().astimezone().time(), self.settings.quiet_hours)
+        if not self.cycle.num_new_labels():
+            return
+        try:
+            self.cycle.start("schedule", is_quiet=is_quiet, recipe=Recipe())
+        except NotStarted as error:
+            log.info("run.not_started", reason=str(error))
+
+    def _look_after(self) -> None:
+        """Rebuild an engine whose worker died; else keep proof that it answers."""
+        if self.rollout.serving.current.engine.fault():
+            log.error("engine.died", fault=self.rollout.serving.current.engine.fault())
+            self.rollout.rebuild()
+        else:
+            self.health.probe()
+
+    def _ping(self) -> None:
+        if self.health.problem() is None:
+            notify.watchdog()
+
+    # ── running ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, then drain and close everything in the reverse order."""
+        try:
+            asyncio.run(self._serve())
+        finally:
+            self.close()
+
+    async def _serve(self) -> None:
+        tcp = _tcp_socket(self.settings.host, self.settings.port)
+        address = f"http://{_host(tcp)}:{tcp.getsockname()[1]}"
+        unix = _unix_socket(self.paths.socket)
+        public, operator = self.apps(address)
+        servers = [(_server(public, self.settings), tcp), (_server(operator, self.settings), unix)]
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        tasks = [asyncio.create_task(server.serve(sockets=[sock])) for server, sock in servers]
+        self.scheduler.start()
+        notify.ready(f"{address} {self.rollout.serving.current.checkpoint_id[:12]}")
+        log.info("daemon.started", address=address, checkpoint=self.rollout.serving.current.checkpoint_id)
+        self._announce(address, self.model_name, str(self.paths.state))
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        notify.stopping()
+        log.info("daemon.stopping")
+        stopped.cancel()
+        for server, _ in servers:
+            server.should_exit = True
+        await asyncio.gather(*tasks)
+
+    def close(self) -> None:
+        """Children, engine, databases, socket, lock. Safe to call once, after `run` or instead of it."""
+        if self.scheduler.is_running:
+            self.scheduler.stop()
+        self.cycle.stop_children()
+        self.rollout.close()
+        self.stores.close()
+        self.paths.socket.unlink(missing_ok=True)
+        self.lock.release()
+        log.info("daemon.stopped")
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without signal handling of its own: the daemon has two servers and one place for signals."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _server(app: FastAPI, settings: Settings) -> _Server:
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        lifespan="off",
+        timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
+        timeout_keep_alive=10,
+    )
+    return _Server(config)
+
+
+def _tcp_socket(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    tcp = socket.socket(family, socket.SOCK_STREAM)
+    tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        tcp.bind((host, port))
+    except OSError as error:
+        tcp.close()
+        raise OSError(
+            error.errno, f"cannot listen on {host}:{port}: {error.strerror}; set HONED_PORT to another port"
+        ) from None
+    return tcp
+
+
+def _host(tcp: socket.socket) -> str:
+    name = str(tcp.getsockname()[0])
+    return f"[{name}]" if ":" in name else name
+
+
+def _unix_socket(path: Path) -> socket.socket:
+    """The operator's door: only this user may open it. The state lock is held, so a socket left there is stale."""
+    path.unlink(missing_ok=True)
+    unix = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    mask = os.umask(0o177)
+    try:
+        unix.bind(str(path))
+    finally:
+        os.umask(mask)
+    return unix

@@ -1,0 +1,80 @@
+"""The models a daemon needs, sealed under STATE/models: fetched once, verified at every start, usable offline after."""
+
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent import source
+from store import artifacts
+
+PINS = "pins.json"
+
+
+@dataclass(frozen=True, slots=True)
+class SealedModel:
+    """A model directory whose manifest digest is `id`."""
+
+    id: str
+    name: str
+    path: Path
+
+
+def ensure(text: str, models: Path, *, quiet: bool = False) -> SealedModel:
+    """The model of a source, fetching it if it is not here. SourceError says what went wrong; nothing half-made stays."""
+    parsed = source.parse(text)
+    pins = _pins(models)
+    if text in pins and (models / pins[text]).is_dir():
+        return SealedModel(pins[text], source.display_name(parsed), models / pins[text])
+    models.mkdir(parents=True, exist_ok=True)
+    _discard_leftovers(models)
+    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=models) as scratch:
+        fetched = Path(scratch) / "fetched"
+        fetched.mkdir()
+        source.fetch(parsed, fetched, quiet=quiet)
+        ready = _converted(fetched, Path(scratch) / "converted", quiet=quiet)
+        digest = artifacts.seal(ready, {"kind": "model", "source": text})
+        artifacts.publish(ready, models / digest)
+    artifacts.write_file(models / PINS, json.dumps({**pins, text: digest}, indent=1, sort_keys=True).encode())
+    return SealedModel(digest, source.display_name(parsed), models / digest)
+
+
+def is_present(text: str, models: Path) -> bool:
+    """Whether `ensure` would need no network and no conversion."""
+    pins = _pins(models)
+    return text in pins and (models / pins[text]).is_dir()
+
+
+def _converted(fetched: Path, directory: Path, *, quiet: bool) -> Path:
+    """The fetched directory itself, or its GGUF turned into safetensors."""
+    packed = sorted(fetched.glob("*.gguf"))
+    if not packed:
+        return fetched
+    if len(packed) > 1:
+        raise source.SourceError(f"{len(packed)} GGUF files where one is expected: {[path.name for path in packed]}")
+    from agent.convert import gguf_to_safetensors
+
+    if not quiet:
+        print(f"Converting {packed[0].name} to safetensors, once …", file=sys.stderr)  # noqa: T201 - progress to a person
+    directory.mkdir()
+    try:
+        gguf_to_safetensors(packed[0], directory)
+    except (ValueError, OSError) as error:
+        raise source.SourceError(f"{packed[0].name} could not be converted: {error}") from error
+    return directory
+
+
+def _pins(models: Path) -> Mapping[str, str]:
+    path = models / PINS
+    if not path.exists():
+        return {}
+    pins = json.loads(path.read_text(encoding="utf-8"))
+    return {str(text): str(digest) for text, digest in pins.items()}
+
+
+def _discard_leftovers(models: Path) -> None:
+    for path in models.glob(".fetch-*"):
+        shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,97 @@
+"""What an operator looks at before deciding: figures with intervals, the rules, rows by source, answers with the worst losses first."""
+
+from dataclasses import asdict
+from typing import Any
+
+from agent.rundir import RunDirectory
+from policies.engine import PolicySet
+from service.snapshots import Snapshots
+from store.records import Checkpoint, Decision
+from store.registry import Registry
+from store.runs import Runs
+
+MAX_ANSWERS = 40
+
+
+class NoCandidate(LookupError):
+    """There is nothing to review, or not under that id."""
+
+
+class Reviews:
+    """Reads the ledger and the evaluation's files; decides nothing."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        runs: Runs,
+        snapshots: Snapshots,
+        policy_set: PolicySet,
+        base_id: str,
+        approvals_required: int,
+    ) -> None:
+        self._registry = registry
+        self._runs = runs
+        self._snapshots = snapshots
+        self._policy_set = policy_set
+        self._base_id = base_id
+        self._required = approvals_required
+
+    def review(self, wanted: str | None) -> dict[str, Any]:
+        """Everything about one candidate: the newest, or the one whose id begins with `wanted`."""
+        checkpoint = self._find(wanted)
+        evaluation = self._registry.evaluation_of(checkpoint.id)
+        verdict = self._registry.verdict_of(checkpoint.id)
+        snapshot = self._runs.snapshot(checkpoint.dataset_id)
+        champion = self._registry.champion(self._base_id)
+        return {
+            "checkpoint": checkpoint.id,
+            "created_at": checkpoint.created_at,
+            "run": checkpoint.run_id,
+            "is_stale": checkpoint.parent_id != champion,
+            "verdict": verdict.outcome.value if verdict else None,
+            "rules": [asdict(rule) for rule in verdict.rules] if verdict else [],
+            "facts": dict(verdict.facts) if verdict else {},
+            "results": dict(evaluation.results) if evaluation else {},
+            "dataset": asdict(snapshot) if snapshot else {},
+            "training": dict(checkpoint.manifest.get("training", {})),
+            "approvals": [
+                {"operator": a.operator, "decision": a.decision.value, "reason": a.reason, "at": a.created_at}
+                for a in self._registry.approvals_of(checkpoint.id)
+            ],
+            "approvals_required": self._required,
+            "is_rejected": any(a.decision is Decision.REJECT for a in self._registry.approvals_of(checkpoint.id)),
+            "answers": self._answers(checkpoint),
+            # What a decision will be bound to:
+            "binds": {
+                "candidate": checkpoint.id,
+                "champion": champion,
+                "base": self._base_id,
+                "policy": self._policy_set.id,
+                "evaluation": evaluation.id if evaluation else "",
+                "dataset": checkpoint.dataset_id,
+            },
+        }
+
+    def _find(self, wanted: str | None) -> Checkpoint:
+        if wanted:
+            checkpoint = self._registry.checkpoint(wanted)
+            if checkpoint is None:
+                raise NoCandidate(f"no checkpoint begins with {wanted!r}; `honed status` lists the candidates")
+            return checkpoint
+        candidates = self._registry.candidates()
+        if not candidates:
+            raise NoCandidate("no candidate is waiting; `honed train` makes one from the corrections given so far")
+        return candidates[0]
+
+    def _answers(self, checkpoint: Checkpoint) -> list[dict[str, Any]]:
+        """Side by side, the worst first: lost against the champion, wrong on what was taught, then the rest."""
+        directory = self._snapshots.evaluation_directory(checkpoint.run_id)
+        if not (directory / "answers.jsonl").exists():
+            return []
+        return sorted(RunDirectory(directory).rows("answers.jsonl"), key=_badness, reverse=True)[:MAX_ANSWERS]
+
+
+def _badness(line: dict[str, Any]) -> tuple[bool, bool, bool]:
+    is_right, was_right = line["candidate"]["is_right"], line["champion"]["is_right"]
+    return (was_right and not is_right, not is_right and line["suite"] != "retention", is_right and not was_right)

@@ -1,0 +1,38 @@
+"""The way back, as a row in the ledger: works with the daemon running or down, and loads nothing."""
+
+from policies.engine import PolicySet
+from policies.rollback import RollbackFacts, may_rollback
+from store.records import Promotion, PromotionKind
+from store.registry import Registry
+
+
+class RollbackRefused(RuntimeError):
+    """There is nothing to go back to, or policy says no."""
+
+
+def rollback_target(registry: Registry, base_id: str) -> str | None:
+    """What the champion replaced when it was promoted; None when the base serves."""
+    champion = registry.champion(base_id)
+    promotion = registry.promotion_to(champion) if champion != base_id else None
+    return promotion.previous_id if promotion else None
+
+
+def record_rollback(
+    registry: Registry, policy_set: PolicySet, *, base_id: str, actor: str, reason: str, at: float
+) -> Promotion:
+    """The INSERT alone: all that is needed with the daemon down. RollbackRefused says why not."""
+    champion, target = registry.champion(base_id), rollback_target(registry, base_id)
+    ruling = may_rollback(RollbackFacts(actor=actor, champion=champion, target=target, reason=reason), policy_set)
+    if not ruling.allowed or target is None:
+        raise RollbackRefused(f"no rollback: {ruling.reason}")
+    return registry.promote(
+        checkpoint_id=target,
+        previous_id=champion,
+        kind=PromotionKind.ROLLBACK,
+        actor=actor,
+        reason=reason,
+        approval_ids=(),
+        at=at,
+        expected_champion=champion,
+        base_id=base_id,
+    )

@@ -1,0 +1,134 @@
+"""Changing what answers: promote and roll back. Load beside, smoke test, one INSERT, flip, drain the old."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from agent.serving import LoadError, ModelLoader, ServedModel, Serving
+from policies.engine import PolicySet
+from service.rollback import RollbackRefused, record_rollback, rollback_target
+from service.trust import Choice, NotTrusted, Refusal, Trust
+from store.records import Promotion, PromotionKind
+from store.registry import Registry
+
+log = structlog.get_logger()
+
+
+class RolloutError(RuntimeError):
+    """A change of weights that did not happen; what answered before still does."""
+
+
+class Rollout:
+    """One swap at a time. Requests under way end on the weights they began with."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        trust: Trust,
+        loader: ModelLoader,
+        policy_set: PolicySet,
+        drain_seconds: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._registry = registry
+        self._trust = trust
+        self._loader = loader
+        self._policy_set = policy_set
+        self._drain_seconds = drain_seconds
+        self._clock = clock
+        self._one_swap = threading.Lock()
+        self.refused: tuple[Refusal, ...] = ()
+        self.serving = Serving(self._first())
+
+    def promote(
+        self, checkpoint_id: str, *, over: str, actor: str, reason: str, approval_ids: Sequence[str]
+    ) -> Promotion:
+        """Make a candidate, approved over champion `over`, the champion. RolloutError, ChampionMoved: nothing changed."""
+        with self._one_swap:
+            served = self._load(checkpoint_id, self._trust.adapter_bytes)
+            try:
+                promotion = self._registry.promote(
+                    checkpoint_id=checkpoint_id,
+                    previous_id=over,
+                    kind=PromotionKind.PROMOTE,
+                    actor=actor,
+                    reason=reason,
+                    approval_ids=tuple(approval_ids),
+                    at=self._clock(),
+                    expected_champion=over,
+                    base_id=self._loader.base_id,
+                )
+            except Exception:
+                served.engine.close(drain_seconds=0)
+                raise
+            self._flip(served)
+            return promotion
+
+    def roll_back(self, *, actor: str, reason: str) -> Promotion:
+        """Back to what the champion replaced. RolloutError when there is nothing to go back to or it does not load."""
+        with self._one_swap:
+            target = rollback_target(self._registry, self._loader.base_id)
+            served = self._load(target, self._trust.load) if target else None
+            try:
+                promotion = record_rollback(
+                    self._registry,
+                    self._policy_set,
+                    base_id=self._loader.base_id,
+                    actor=actor,
+                    reason=reason,
+                    at=self._clock(),
+                )
+            except RollbackRefused as error:
+                raise RolloutError(str(error)) from error
+            if served is not None:
+                self._flip(served)
+            return promotion
+
+    def rebuild(self) -> None:
+        """The worker died: the same choice again, from disk."""
+        with self._one_swap:
+            self._flip(self._first())
+
+    def close(self) -> int:
+        """Let answers under way finish within the drain time; returns how many were cut."""
+        return self.serving.current.engine.close(self._drain_seconds)
+
+    def _load(self, checkpoint_id: str, read: Callable[[str], object]) -> ServedModel:
+        try:
+            return self._loader.build(checkpoint_id, read(checkpoint_id))  # type: ignore[arg-type]
+        except (NotTrusted, LoadError) as error:
+            self._registry.note(
+                "checkpoint.refused", {"checkpoint": checkpoint_id, "reason": str(error)}, self._clock()
+            )
+            raise RolloutError(f"checkpoint {checkpoint_id[:12]} does not serve: {error}") from error
+
+    def _first(self) -> ServedModel:
+        """What may serve now; what may not is told, recorded and passed over."""
+        choice = self._trust.choose()
+        try:
+            served = self._loader.build(choice.checkpoint_id, choice.adapter)
+        except LoadError as error:
+            if choice.adapter is None:
+                raise
+            refusal = Refusal(choice.checkpoint_id, str(error))
+            choice = Choice(self._loader.base_id, None, (*choice.refused, refusal))
+            served = self._loader.build(self._loader.base_id, None)
+        for refusal in choice.refused:
+            log.error("checkpoint.refused", checkpoint=refusal.checkpoint_id, reason=refusal.reason)
+            body = {"checkpoint": refusal.checkpoint_id, "reason": refusal.reason}
+            self._registry.note("checkpoint.refused", body, self._clock())
+        self.refused = choice.refused
+        return served
+
+    def _flip(self, served: ServedModel) -> None:
+        old = self.serving.flip(served)
+        self.refused = ()
+        log.info("champion.flipped", checkpoint=served.checkpoint_id, previous=old.checkpoint_id)
+        threading.Thread(target=self._drain, args=(old,), name="drain", daemon=True).start()
+
+    def _drain(self, old: ServedModel) -> None:
+        num_cut = old.engine.close(self._drain_seconds)
+        log.info("engine.drained", checkpoint=old.checkpoint_id, num_cut=num_cut)

@@ -1,0 +1,102 @@
+"""One picture of the daemon for `honed status`: who answers, who might, what is being learnt, how it goes."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from agent.serving import ModelLoader
+from service.cycle import Cycle
+from service.health import Health
+from service.rollback import rollback_target
+from service.rollout import Rollout
+from store.interactions import Interactions
+from store.labels import Labels
+from store.records import TrainingRun
+from store.registry import Registry
+from store.runs import Runs
+
+
+class Status:
+    """Reads; changes nothing."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        interactions: Interactions,
+        labels: Labels,
+        runs: Runs,
+        loader: ModelLoader,
+        rollout: Rollout,
+        cycle: Cycle,
+        health: Health,
+        address: str,
+        model_name: str,
+        started_at: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._registry = registry
+        self._interactions = interactions
+        self._labels = labels
+        self._runs = runs
+        self._loader = loader
+        self._rollout = rollout
+        self._cycle = cycle
+        self._health = health
+        self._fixed = {"address": address, "model": model_name, "base": loader.base_id, "started_at": started_at}
+        self._clock = clock
+
+    def picture(self) -> dict[str, Any]:
+        base = self._loader.base_id
+        serving = self._rollout.serving.current
+        recorded = self._registry.champion(base)
+        newest = next(iter(self._registry.promotions(limit=1)), None)
+        return {
+            **self._fixed,
+            "champion": self._describe(serving.checkpoint_id, newest.created_at if newest else None),
+            "recorded_champion": recorded,
+            "previous": rollback_target(self._registry, base),
+            "candidates": [self._candidate(checkpoint.id) for checkpoint in self._registry.candidates()],
+            "refused": [{"checkpoint": r.checkpoint_id, "reason": r.reason} for r in self._rollout.refused],
+            "device": {"name": str(self._loader.device), "dtype": str(self._loader.dtype).removeprefix("torch.")},
+            "ready": self._health.problem() is None,
+            "problem": self._health.problem(),
+            "requests": serving.engine.num_active(),
+            "learning": self._learning(),
+            "interactions": self._interactions.count(),
+            "feedback": self._interactions.count_feedback(),
+            "questions": self._labels.count_open(),
+            "operators": [operator.name for operator in self._registry.operators()],
+        }
+
+    def _describe(self, checkpoint_id: str, since: float | None) -> dict[str, Any]:
+        return {"id": checkpoint_id, "is_base": checkpoint_id == self._loader.base_id, "since": since}
+
+    def _candidate(self, checkpoint_id: str) -> dict[str, Any]:
+        verdict = self._registry.verdict_of(checkpoint_id)
+        return {"id": checkpoint_id, "verdict": verdict.outcome.value if verdict else None}
+
+    def _learning(self) -> dict[str, Any]:
+        unfinished = self._runs.unfinished()
+        recent = self._runs.recent(1)
+        return {
+            "state": unfinished[0].state.value if unfinished else "idle",
+            "run": unfinished[0].id if unfinished else None,
+            "last_run": run_json(recent[0]) if recent else None,
+            "new_labels": self._cycle.num_new_labels(),
+        }
+
+
+def run_json(run: TrainingRun) -> dict[str, Any]:
+    """A run as the command line shows it."""
+    return {
+        "id": run.id,
+        "state": run.state.value,
+        "trigger": run.trigger,
+        "created_at": run.created_at,
+        "finished_at": run.finished_at,
+        "attempt": run.attempt,
+        "snapshot": run.snapshot_id,
+        "checkpoint": run.checkpoint_id,
+        "error": run.error,
+    }

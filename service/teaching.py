@@ -1,0 +1,102 @@
+"""What people say about answers: feedback and labels to rows. One place for the endpoint, the page and the command line."""
+
+import time
+import uuid
+from collections.abc import Callable
+
+from store.interactions import Interactions
+from store.labels import Labels
+from store.records import Feedback, FeedbackSource, Interaction, LabelState, LabelTask, Rating
+
+LABEL_STATES = {
+    "answer": LabelState.ANSWERED,
+    "right": LabelState.RIGHT,
+    "skip": LabelState.SKIPPED,
+    "exclude": LabelState.EXCLUDED,
+}
+
+
+class NothingSaid(ValueError):
+    """A feedback without rating, correction or comment."""
+
+
+class Teaching:
+    """Records people's words; durable when a method returns."""
+
+    def __init__(self, interactions: Interactions, labels: Labels, clock: Callable[[], float] = time.time) -> None:
+        self._interactions = interactions
+        self._labels = labels
+        self._clock = clock
+
+    def give_feedback(
+        self,
+        interaction_id: str,
+        principal: str,
+        *,
+        rating: Rating | None = None,
+        correction: str | None = None,
+        comment: str | None = None,
+    ) -> Feedback:
+        """The newest feedback of an interaction stands; earlier ones are kept. UnknownInteraction when there is none."""
+        if rating is None and not (correction or "").strip() and not (comment or "").strip():
+            raise NothingSaid("nothing was said: give a rating, a correction or a comment")
+        feedback = self._feedback(interaction_id, principal, FeedbackSource.FEEDBACK, rating, correction, comment)
+        self._interactions.add_feedback(feedback)
+        self._settle(
+            interaction_id, LabelState.ANSWERED if correction else LabelState.RIGHT if rating is Rating.UP else None
+        )
+        return feedback
+
+    def answer_label(self, task_id: str, principal: str, action: str, correction: str | None) -> LabelTask:
+        """Resolve a question: "answer" needs a correction; "right", "skip" and "exclude" take none."""
+        if (action == "answer") != bool((correction or "").strip()):
+            raise NothingSaid(f"action {action!r} {'needs' if action == 'answer' else 'takes no'} correction")
+        task = self._labels.resolve(task_id, LABEL_STATES[action], self._clock())
+        if action != "skip":
+            rating = Rating.UP if action == "right" else None
+            feedback = self._feedback(
+                task.interaction_id,
+                principal,
+                FeedbackSource.LABEL,
+                rating,
+                correction,
+                None,
+                is_excluded=action == "exclude",
+            )
+            self._interactions.add_feedback(feedback)
+        return task
+
+    def open_questions(self, limit: int) -> list[tuple[LabelTask, Interaction]]:
+        """What people are asked now, most worthwhile first."""
+        pairs = [(task, self._interactions.get(task.interaction_id)) for task in self._labels.open_tasks(limit)]
+        return [(task, interaction) for task, interaction in pairs if interaction is not None]
+
+    def _settle(self, interaction_id: str, state: LabelState | None) -> None:
+        """A question that feedback has answered needs no asking."""
+        task = self._labels.for_interaction(interaction_id)
+        if state is not None and task is not None and task.state is LabelState.OPEN:
+            self._labels.resolve(task.id, state, self._clock())
+
+    def _feedback(
+        self,
+        interaction_id: str,
+        principal: str,
+        source: FeedbackSource,
+        rating: Rating | None,
+        correction: str | None,
+        comment: str | None,
+        *,
+        is_excluded: bool = False,
+    ) -> Feedback:
+        said = (correction or "").strip() or None
+        return Feedback(
+            uuid.uuid4().hex,
+            interaction_id,
+            self._clock(),
+            principal,
+            source,
+            rating,
+            said,
+            comment or None,
+            is_excluded,
+        )

@@ -1,0 +1,1 @@
+"""Remembers what happened: rows, sealed directories and the vectors beside them."""

@@ -1,0 +1,150 @@
+"""Interactions, their scores and the feedback on them: append and query.
+
+What is worth asking or learning is decided elsewhere.
+"""
+
+import struct
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from store.connection import Connection
+from store.database import Database, StoreError
+from store.records import Feedback, Interaction, TokenTrace
+from store.rows import Row, fetch, fetch_number, from_row, insert, to_row
+
+# id, log-probability, entropy of each token: 12 bytes. Single precision is enough for what the numbers are used for.
+TRACE = struct.Struct("<iff")
+VECTOR = np.dtype("<f4")
+
+Vectors = npt.NDArray[np.float32]
+
+
+class UnknownInteraction(StoreError, LookupError):  # noqa: N818 - named for what happened
+    """No interaction has this id."""
+
+
+class Interactions:
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def append(self, interaction: Interaction) -> None:
+        self.submit(interaction).result()
+
+    def submit(self, interaction: Interaction) -> Future[None]:
+        row = to_row(interaction, tokens=pack(interaction.tokens))  # packed here, not on the one writer thread
+        return self._db.submit(lambda conn: insert(conn, "interactions", row))
+
+    def get(self, id: str) -> Interaction | None:  # noqa: A002
+        return next(iter(self._select("SELECT * FROM interactions WHERE id = ?", id)), None)
+
+    def recent(self, limit: int) -> list[Interaction]:
+        return self._select("SELECT * FROM interactions ORDER BY seq DESC LIMIT ?", limit)
+
+    def count(self) -> int:
+        return self._count("SELECT count(*) FROM interactions")
+
+    def unscored(self, limit: int) -> list[Interaction]:
+        """Whole answers without a score, oldest first."""
+        return self._select(
+            """SELECT * FROM interactions AS i WHERE finish_reason IN ('stop', 'length')
+               AND NOT EXISTS (SELECT 1 FROM embeddings WHERE interaction_id = i.id) ORDER BY seq LIMIT ?""",
+            limit,
+        )
+
+    def confident(self, checkpoint_id: str, limit: int) -> list[Interaction]:
+        """Finished answers of this checkpoint that it was surest of, and that nobody ever objected to."""
+        return self._select(
+            """SELECT * FROM interactions AS i
+               WHERE checkpoint_id = ? AND uncertainty IS NOT NULL AND finish_reason = 'stop' AND NOT EXISTS (
+                   SELECT 1 FROM feedback WHERE interaction_id = i.id
+                   AND (rating = 'down' OR correction IS NOT NULL OR is_excluded))
+               ORDER BY uncertainty, seq LIMIT ?""",
+            checkpoint_id,
+            limit,
+        )
+
+    def add_score(self, interaction_id: str, vector: Sequence[float], score: float, novelty: float, at: float) -> None:
+        """Scores can be worked out again, so a new one takes the place of the old."""
+        values = [interaction_id, at, np.asarray(vector, dtype=VECTOR).tobytes(), float(score), float(novelty)]
+
+        def job(conn: Connection) -> None:
+            _require(conn, interaction_id)
+            conn.execute(
+                """INSERT INTO embeddings (interaction_id, created_at, vector, score, novelty) VALUES (?, ?, ?, ?, ?)
+                   ON CONFLICT (interaction_id) DO UPDATE SET created_at = excluded.created_at,
+                   vector = excluded.vector, score = excluded.score, novelty = excluded.novelty""",
+                values,
+            )
+
+        self._db.write(job)
+
+    def vectors(self) -> tuple[list[str], Vectors]:
+        """Ids and an (N, D) array. After a change of embedder, only vectors of the newest one's length."""
+        with self._db.read() as conn:
+            rows = conn.execute(
+                """SELECT interaction_id, vector FROM embeddings WHERE length(vector) = (
+                       SELECT length(vector) FROM embeddings ORDER BY created_at DESC, rowid DESC LIMIT 1)
+                   ORDER BY rowid"""
+            ).fetchall()
+        if not rows:
+            return [], np.empty((0, 0), dtype=np.float32)
+        flat = np.frombuffer(b"".join(vector for _, vector in rows), dtype=VECTOR)
+        return [id_ for id_, _ in rows], flat.reshape(len(rows), -1).astype(np.float32)
+
+    def add_feedback(self, feedback: Feedback) -> None:
+        def job(conn: Connection) -> None:
+            _require(conn, feedback.interaction_id)
+            insert(conn, "feedback", to_row(feedback))
+
+        self._db.write(job)
+
+    def feedback_for(self, interaction_id: str) -> list[Feedback]:
+        """In the order it was given, whatever the clock did."""
+        sql = "SELECT * FROM feedback WHERE interaction_id = ? ORDER BY seq"
+        with self._db.read() as conn:
+            return [from_row(Feedback, row) for row in fetch(conn, sql, [interaction_id])]
+
+    def standing_feedback(self) -> list[tuple[Interaction, Feedback]]:
+        """The last word on each interaction that has one; oldest interaction first."""
+        with self._db.read() as conn:
+            words = fetch(
+                conn, "SELECT * FROM feedback WHERE seq IN (SELECT max(seq) FROM feedback GROUP BY interaction_id)"
+            )
+            asked = fetch(
+                conn, "SELECT * FROM interactions WHERE id IN (SELECT interaction_id FROM feedback) ORDER BY seq"
+            )
+        standing = {row["interaction_id"]: from_row(Feedback, row) for row in words}
+        return [(_interaction(row), standing[row["id"]]) for row in asked]
+
+    def count_feedback(self) -> int:
+        return self._count("SELECT count(*) FROM feedback")
+
+    def _select(self, sql: str, *parameters: Any) -> list[Interaction]:
+        with self._db.read() as conn:
+            rows = fetch(conn, sql, parameters)
+        return [_interaction(row) for row in rows]
+
+    def _count(self, sql: str) -> int:
+        with self._db.read() as conn:
+            return fetch_number(conn, sql)
+
+
+def pack(tokens: Iterable[TokenTrace]) -> bytes:
+    return b"".join(TRACE.pack(token.token_id, token.logprob, token.entropy) for token in tokens)
+
+
+def unpack(blob: bytes) -> tuple[TokenTrace, ...]:
+    return tuple(TokenTrace(*values) for values in TRACE.iter_unpack(blob))
+
+
+def _interaction(row: Row) -> Interaction:
+    return from_row(Interaction, row, tokens=unpack(row["tokens"]))
+
+
+def _require(conn: Connection, interaction_id: str) -> None:
+    if conn.execute("SELECT 1 FROM interactions WHERE id = ?", [interaction_id]).fetchone() is None:
+        raise UnknownInteraction(f"no interaction {interaction_id}; `id` of the chat reply names it")

@@ -1,0 +1,87 @@
+"""The queue of questions to people: one per interaction, open until it is resolved once.
+
+What to ask, and how many questions a day, is decided elsewhere.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from store.connection import Connection
+from store.database import Database, StoreError
+from store.interactions import UnknownInteraction
+from store.records import LabelState, LabelTask
+from store.rows import fetch, fetch_number, fetch_one, from_row, insert, to_row
+
+
+class UnknownLabelTask(StoreError, LookupError):  # noqa: N818 - named for what happened
+    """No label task has this id."""
+
+
+class NotOpen(StoreError):  # noqa: N818 - named for what happened
+    """The task was resolved before; `state` says how."""
+
+    def __init__(self, message: str, state: LabelState) -> None:
+        super().__init__(message)
+        self.state = state
+
+
+class AlreadyAsked(StoreError):  # noqa: N818 - named for what happened
+    """The interaction has a task already, open or resolved."""
+
+
+class Labels:
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def add(self, task: LabelTask) -> None:
+        def job(conn: Connection) -> None:
+            if conn.execute("SELECT 1 FROM interactions WHERE id = ?", [task.interaction_id]).fetchone() is None:
+                raise UnknownInteraction(f"no interaction {task.interaction_id} to ask about")
+            if conn.execute("SELECT 1 FROM labels WHERE interaction_id = ?", [task.interaction_id]).fetchone():
+                raise AlreadyAsked(f"interaction {task.interaction_id} was asked about before; ask once")
+            insert(conn, "labels", to_row(task))
+
+        self._db.write(job)
+
+    def get(self, id: str) -> LabelTask | None:  # noqa: A002
+        return self._one("SELECT * FROM labels WHERE id = ?", [id])
+
+    def for_interaction(self, interaction_id: str) -> LabelTask | None:
+        return self._one("SELECT * FROM labels WHERE interaction_id = ?", [interaction_id])
+
+    def open_tasks(self, limit: int) -> list[LabelTask]:
+        """Highest score first; of equal ones, the oldest."""
+        sql = "SELECT * FROM labels WHERE state = 'open' ORDER BY score DESC, created_at, id LIMIT ?"
+        with self._db.read() as conn:
+            return [from_row(LabelTask, row) for row in fetch(conn, sql, [limit])]
+
+    def resolve(self, id: str, state: LabelState, at: float) -> LabelTask:  # noqa: A002
+        if state is LabelState.OPEN:
+            raise ValueError("a task is resolved to answered, right, skipped or excluded, not to open")
+
+        def job(conn: Connection) -> LabelTask:
+            row = fetch_one(conn, "SELECT * FROM labels WHERE id = ?", [id])
+            if row is None:
+                raise UnknownLabelTask(f"no label task {id}; the label queue has the ids of the open ones")
+            if row["state"] != LabelState.OPEN:
+                was = LabelState(row["state"])
+                raise NotOpen(f"label task {id} is {was} already; give feedback on its interaction instead", was)
+            conn.execute("UPDATE labels SET state = ?, resolved_at = ? WHERE id = ?", [str(state), at, id])
+            return from_row(LabelTask, row | {"state": state, "resolved_at": at})
+
+        return self._db.write(job)
+
+    def count_open(self) -> int:
+        return self._count("SELECT count(*) FROM labels WHERE state = 'open'", [])
+
+    def count_added_since(self, t: float) -> int:
+        return self._count("SELECT count(*) FROM labels WHERE created_at >= ?", [t])
+
+    def _one(self, sql: str, parameters: Sequence[Any]) -> LabelTask | None:
+        with self._db.read() as conn:
+            row = fetch_one(conn, sql, parameters)
+        return from_row(LabelTask, row) if row else None
+
+    def _count(self, sql: str, parameters: Sequence[Any]) -> int:
+        with self._db.read() as conn:
+            return fetch_number(conn, sql, parameters)

@@ -1,0 +1,65 @@
+"""What may be learnt: each rule of `learn` blocks by itself."""
+
+from dataclasses import replace
+
+import pytest
+
+from policies.admission import LearnFacts, may_learn
+from policies.engine import PolicySet
+from store.records import Feedback, FeedbackSource, Rating
+
+CORRECTED = Feedback(
+    id="f1",
+    interaction_id="i1",
+    created_at=1.0,
+    principal="mallory",
+    source=FeedbackSource.FEEDBACK,
+    rating=Rating.DOWN,
+    correction="Canberra",
+)
+FACTS = LearnFacts(feedback=CORRECTED, num_taken=0, max_length=20, principal_cap=2)
+
+
+@pytest.mark.parametrize("source", list(FeedbackSource))
+def test_a_correction_is_learnt_wherever_it_was_given(policy_set, ids, source):
+    ruling = may_learn(replace(FACTS, feedback=replace(CORRECTED, source=source)), policy_set)
+    assert ruling.allowed
+    assert ids(ruling) == ["learn.corrected"]
+
+
+@pytest.mark.parametrize(
+    ("feedback", "rule"),
+    [
+        ({"is_excluded": True}, "learn.excluded"),
+        ({"correction": None}, "learn.no_correction"),
+        ({"correction": None, "rating": Rating.UP}, "learn.no_correction"),
+        ({"correction": ""}, "learn.empty_correction"),
+        ({"correction": " \n"}, "learn.empty_correction"),
+        ({"correction": "x" * 21}, "learn.too_long"),
+    ],
+)
+def test_each_rule_keeps_a_row_out(policy_set, ids, feedback, rule):
+    ruling = may_learn(replace(FACTS, feedback=replace(CORRECTED, **feedback)), policy_set)
+    assert not ruling.allowed
+    assert ids(ruling) == [rule]
+
+
+def test_one_person_fills_no_more_than_their_share(policy_set, ids):
+    taken = [may_learn(replace(FACTS, num_taken=n), policy_set) for n in range(4)]
+    assert [ruling.allowed for ruling in taken] == [True, True, False, False]
+    assert ids(taken[2]) == ["learn.over_cap"]
+
+
+def test_a_length_at_the_limit_is_admitted(policy_set):
+    assert may_learn(replace(FACTS, feedback=replace(CORRECTED, correction="x" * 20)), policy_set).allowed
+
+
+def test_a_site_can_keep_out_one_person_with_a_rule_of_its_own():
+    schema = """entity Person; entity Feedback; action "learn" appliesTo { principal: [Person], resource: [Feedback],
+      context: { is_excluded: Bool, correction_length?: Long, max_length: Long,
+      num_taken: Long, principal_cap: Long } };"""
+    rules = """@id("any") @reason("all") permit (principal, action == Action::"learn", resource);
+      @id("banned") @reason("not from them") forbid (principal == Person::"mallory", action, resource);"""
+    site = PolicySet.parse(rules, schema)
+    assert not may_learn(FACTS, site).allowed
+    assert may_learn(replace(FACTS, feedback=replace(CORRECTED, principal="ann")), site).allowed

@@ -1,0 +1,280 @@
+"""The verdict: each gate blocks by itself, and nothing missing or odd is ever a pass."""
+
+import copy
+import math
+from fractions import Fraction
+
+import pytest
+from hypothesis import find, given, settings
+from hypothesis import strategies as st
+
+from policies.promotion import DEFAULT_THRESHOLDS, Thresholds, facts, judge
+from store.records import Outcome
+
+SUITES = ("asked", "paraphrase", "holdout", "retention")
+
+
+def suite(candidate, champion, base, items):
+    sides = {"candidate": candidate, "champion": champion, "base": base}
+    return {side: {"num_right": right, "num_items": items} for side, right in sides.items()}
+
+
+GOOD = {
+    "suites": {
+        "asked": suite(10, 2, 0, 10),
+        "paraphrase": suite(8, 2, 0, 10),
+        "holdout": suite(6, 6, 5, 10),
+        "retention": suite(40, 40, 40, 40),
+    },
+    "nll": {"candidate": 0.31, "champion": 0.30, "base": 0.30},
+    "length_ratio": 0.9,
+    "num_train": 5,
+}
+
+
+def changed(path, value):
+    results = copy.deepcopy(GOOD)
+    *parents, last = path.split(".")
+    target = results
+    for name in parents:
+        target = target[name]
+    if value is ...:
+        del target[last]
+    else:
+        target[last] = value
+    return results
+
+
+def leaves(node, path=""):
+    for name, value in node.items():
+        here = f"{path}.{name}" if path else name
+        yield here
+        if isinstance(value, dict):
+            yield from leaves(value, here)
+
+
+def test_a_candidate_that_measured_well_passes(policy_set, ids):
+    ruling = judge(GOOD, policy_set)
+    assert ruling.outcome is Outcome.PASS
+    assert ids(ruling) == ["promote.measured"]
+    assert ruling.facts["asked_permille"] == 1000
+    assert ruling.facts["asked_gain_permille"] == 800
+    assert ruling.facts["nll_rise_milli"] == 10
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "rule"),
+    [
+        ("num_train", 0, "promote.untrained"),
+        ("suites.asked", suite(17, 2, 0, 19), "promote.asked_low"),
+        ("suites.asked", suite(9, 9, 0, 10), "promote.asked_no_gain"),
+        ("suites.asked", suite(9, 10, 0, 10), "promote.asked_no_gain"),
+        ("suites.paraphrase", suite(2, 2, 2, 4), "promote.paraphrase_low"),
+        ("suites.paraphrase", suite(8, 9, 0, 10), "promote.paraphrase_fall"),
+        ("suites.paraphrase", suite(1, 2, 0, 3), "promote.paraphrase_fall"),
+        ("suites.holdout", suite(5, 6, 5, 10), "promote.holdout_fall"),
+        ("suites.retention", suite(37, 40, 40, 40), "promote.retention_low"),
+        ("nll.candidate", 0.3502, "promote.nll_rise"),
+        ("nll.base", 0.15, "promote.nll_drift"),
+        ("length_ratio", 0.0999, "promote.length_off"),
+        ("length_ratio", 5.01, "promote.length_off"),
+    ],
+)
+def test_each_gate_fails_a_candidate(policy_set, ids, path, value, rule):
+    ruling = judge(changed(path, value), policy_set)
+    assert ruling.outcome is Outcome.FAIL
+    assert ids(ruling) == [rule]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "rule"),
+    [
+        ("num_train", ..., "promote.training_unknown"),
+        ("suites.asked", ..., "promote.asked_missing"),
+        ("suites.asked", suite(0, 0, 0, 0), "promote.asked_missing"),
+        ("suites.paraphrase", ..., "promote.paraphrase_missing"),
+        ("suites.paraphrase", suite(0, 0, 0, 0), "promote.paraphrase_missing"),
+        ("suites.holdout", ..., "promote.holdout_missing"),
+        ("suites.retention", ..., "promote.retention_missing"),
+        ("suites.retention", suite(0, 0, 0, 0), "promote.retention_missing"),
+        ("suites.retention", suite(19, 19, 19, 19), "promote.retention_few"),
+        ("suites.retention", suite(1, 19, 19, 19), "promote.retention_few"),
+        ("nll", ..., "promote.nll_missing"),
+        ("nll.candidate", math.nan, "promote.nll_missing"),
+        ("length_ratio", ..., "promote.length_missing"),
+    ],
+)
+def test_each_missing_measurement_is_inconclusive(policy_set, ids, path, value, rule):
+    ruling = judge(changed(path, value), policy_set)
+    assert ruling.outcome is Outcome.INCONCLUSIVE
+    assert rule in ids(ruling)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("suites.asked", suite(10, 10, 10, 10)),  # nothing left to gain
+        ("suites.asked", suite(9, 8, 0, 10)),
+        ("suites.paraphrase", suite(1, 1, 0, 3)),  # too few for a share
+        ("suites.paraphrase", suite(6, 6, 0, 10)),
+        ("suites.holdout", suite(0, 0, 0, 0)),
+        ("suites.holdout", suite(0, 9, 9, 9)),  # too few to compare
+        ("suites.holdout", suite(49, 50, 5, 50)),
+        ("suites.retention", suite(38, 40, 40, 40)),
+        ("nll.candidate", 0.1),
+        ("nll.champion", 0.31),
+        ("nll", {"candidate": 0.55, "champion": 0.5, "base": 0.5}),
+        ("length_ratio", 0.1),
+        ("length_ratio", 5),
+    ],
+)
+def test_what_is_just_within_a_limit_passes(policy_set, path, value):
+    ruling = judge(changed(path, value), policy_set)
+    assert ruling.outcome is Outcome.PASS, ruling.reason
+
+
+def test_one_more_right_answer_of_thousands_is_a_gain(policy_set):
+    assert judge(changed("suites.asked", suite(4801, 4800, 0, 5000)), policy_set).outcome is Outcome.PASS
+    assert judge(changed("suites.asked", suite(4799, 4800, 0, 5000)), policy_set).outcome is Outcome.FAIL
+
+
+def test_no_rounding_helps_a_candidate():
+    measured = facts(changed("suites.paraphrase", suite(1, 2, 0, 3)))
+    assert measured["paraphrase_permille"] == 333
+    assert measured["paraphrase_fall_permille"] == 334
+    assert facts(changed("nll.candidate", 0.3501))["nll_rise_milli"] == 51
+
+
+def test_suites_of_different_size_are_not_compared(policy_set, ids):
+    results = changed("suites.asked.champion", {"num_right": 2, "num_items": 9})
+    assert judge(results, policy_set).outcome is Outcome.INCONCLUSIVE
+    assert ids(judge(results, policy_set)) == ["promote.asked_missing"]
+
+
+def test_thresholds_move_the_gates(policy_set):
+    assert judge(GOOD, policy_set, Thresholds(min_paraphrase_permille=801)).outcome is Outcome.FAIL
+    assert judge(GOOD, policy_set, Thresholds(min_retention_items=41)).outcome is Outcome.INCONCLUSIVE
+
+
+@pytest.mark.parametrize("value", [-1, 0.5, True, "900", None])
+def test_a_threshold_must_be_a_whole_number(value):
+    with pytest.raises(ValueError, match="min_asked_permille must be a whole number"):
+        Thresholds(min_asked_permille=value)
+
+
+def test_a_policy_set_without_gates_for_promote_passes_nobody(policy_set):
+    empty = type(policy_set).parse("", "entity Daemon; entity Checkpoint;")
+    assert judge(GOOD, empty).outcome is Outcome.INCONCLUSIVE
+
+
+ODD = [
+    ...,
+    None,
+    True,
+    "10",
+    math.nan,
+    math.inf,
+    -math.inf,
+    -1,
+    -0.5,
+    10**30,
+    10**400,
+    10**5000,
+    [],
+    {},
+    {"num_right": 1},
+]
+
+
+@pytest.mark.parametrize("path", list(leaves(GOOD)))
+@pytest.mark.parametrize("value", ODD, ids=range(len(ODD)))
+def test_a_missing_or_odd_measurement_never_passes(policy_set, path, value):
+    assert judge(changed(path, value), policy_set).outcome is not Outcome.PASS
+
+
+@pytest.mark.parametrize("results", [{}, {"suites": None}, {"suites": []}, {"suites": {}, "nll": 3}])
+def test_an_empty_evaluation_is_inconclusive(policy_set, results):
+    assert judge(results, policy_set).outcome is Outcome.INCONCLUSIVE
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["num_right", "num_items"]), inner),
+    max_leaves=5,
+)
+
+
+@given(
+    missing=st.sets(st.sampled_from(SUITES), min_size=1),
+    results=st.fixed_dictionaries(
+        {},
+        optional={
+            "suites": st.just(GOOD["suites"]),
+            "nll": st.just(GOOD["nll"]),
+            "num_train": st.just(5),
+            "length_ratio": st.just(1.0),
+        },
+    ),
+)
+def test_no_evaluation_passes_without_all_its_suites(policy_set, missing, results):
+    given_suites = {name: one for name, one in results.get("suites", {}).items() if name not in missing}
+    assert judge(results | {"suites": given_suites}, policy_set).outcome is not Outcome.PASS
+
+
+@given(suites=st.fixed_dictionaries(dict.fromkeys(SUITES, JSON)), nll=JSON, ratio=JSON, rows=JSON)
+def test_nonsense_is_judged_without_an_error_and_never_passes(policy_set, suites, nll, ratio, rows):
+    results = {"suites": suites, "nll": nll, "length_ratio": ratio, "num_train": rows}
+    assert judge(results, policy_set).outcome is not Outcome.PASS
+
+
+def share(score):
+    return Fraction(score["num_right"], score["num_items"])
+
+
+def fall(scores):
+    return share(scores["champion"]) - share(scores["candidate"])
+
+
+def is_sound(results, limits):
+    """What the thresholds say in words, computed another way than the rules do."""
+    asked, paraphrase, holdout, retention = (results["suites"][name] for name in SUITES)
+    loss = {side: Fraction(value) for side, value in results["nll"].items()}
+    return all(
+        [
+            share(asked["candidate"]) >= Fraction(limits.min_asked_permille, 1000),
+            fall(asked) < 0 or share(asked["candidate"]) == share(asked["champion"]) == 1,
+            paraphrase["base"]["num_items"] < limits.min_paraphrase_items
+            or share(paraphrase["candidate"]) >= Fraction(limits.min_paraphrase_permille, 1000),
+            fall(paraphrase) <= Fraction(limits.max_paraphrase_fall_permille, 1000),
+            holdout["base"]["num_items"] < limits.min_holdout_items
+            or fall(holdout) <= Fraction(limits.max_holdout_fall_permille, 1000),
+            retention["base"]["num_items"] >= limits.min_retention_items,
+            share(retention["candidate"]) >= Fraction(limits.min_retention_permille, 1000),
+            loss["candidate"] - loss["champion"] <= Fraction(limits.max_nll_rise_milli, 1000),
+            loss["candidate"] - loss["base"] <= Fraction(limits.max_nll_drift_milli, 1000),
+        ]
+    )
+
+
+@st.composite
+def promising(draw):
+    """Evaluations near the limits, on both sides of them."""
+
+    def scores(least, most, wrong):
+        items = draw(st.integers(least, most))
+        return suite(*(max(0, items - draw(st.integers(0, wrong))) for _ in range(3)), items)
+
+    names = zip(SUITES, (scores(1, 30, 3), scores(1, 30, 4), scores(1, 60, 3), scores(18, 60, 3)), strict=True)
+    losses = {side: draw(st.integers(0, 2**7)) / 2**9 for side in ("candidate", "champion", "base")}
+    return {"suites": dict(names), "nll": losses, "length_ratio": 1, "num_train": 3}
+
+
+@given(results=promising())
+@settings(max_examples=400)
+def test_a_pass_is_exactly_what_the_thresholds_say(policy_set, results):
+    assert (judge(results, policy_set).outcome is Outcome.PASS) == is_sound(results, DEFAULT_THRESHOLDS)
+
+
+def test_the_examples_above_reach_both_answers():
+    for wanted in (True, False):
+        find(promising(), lambda results, wanted=wanted: is_sound(results, DEFAULT_THRESHOLDS) is wanted)
