@@ -2,6 +2,7 @@
 
 import queue
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from transformers import PreTrainedModel
@@ -25,7 +26,7 @@ def greedy_answers(
     events: queue.SimpleQueue[tuple[int, Event]] = queue.SimpleQueue()
     for index, messages in enumerate(conversations):
         request = GenerationRequest(tuple(tokenizer.chat_ids(messages)), Sampling(max_tokens=max_tokens))
-        engine.submit(request, lambda event, index=index: events.put((index, event)))
+        engine.submit(request, partial(_put, events, index))
     texts = [""] * len(conversations)
     num_done = 0
     try:
@@ -41,3 +42,7 @@ def greedy_answers(
     finally:
         engine.close(drain_seconds=0)
     return texts
+
+
+def _put(events: "queue.SimpleQueue[tuple[int, Event]]", index: int, event: Event) -> None:
+    events.put((index, event))

@@ -1,4 +1,6 @@
-"""The adapter directory a training run leaves: PEFT's files in the portable LoRA profile, without this machine's paths."""
+"""The adapter directory a training run leaves:
+PEFT's files in the portable LoRA profile, without this machine's paths.
+"""
 
 import json
 from pathlib import Path

@@ -1,4 +1,6 @@
-"""What the two child processes share: a quiet, offline, bounded start, the base from its directory, and a told failure."""
+"""What the two child processes share: a quiet, offline, bounded start, the base from its directory,
+and a told failure.
+"""
 
 import os
 import sys

@@ -4,7 +4,9 @@ from pathlib import Path
 
 
 def gguf_to_safetensors(gguf: Path, directory: Path) -> None:
-    """Write config, weights, tokenizer and chat template of `gguf` into `directory`; ValueError when it can't be read."""
+    """Write config, weights, tokenizer and chat template of `gguf` into `directory`;
+    ValueError when it can't be read.
+    """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -49,7 +49,7 @@ class Dataset:
 def build(
     taught: Sequence[tuple[Interaction, Feedback]],
     confident: Sequence[Interaction],
-    everyday: Sequence[str],
+    everyday: Sequence[Mapping[str, str]],
     settings: DatasetSettings,
 ) -> Dataset:
     """Curate one snapshot out of admitted corrections (oldest first), sure answers, and everyday prompts."""
@@ -129,8 +129,12 @@ def _row(kind: str, messages: Sequence[Message], feedback: Feedback, interaction
     return {"kind": kind, "messages": _plain(messages), "answer": feedback.correction, "source": source}
 
 
-def _replay_rows(confident: Sequence[Interaction], everyday: Sequence[str], settings: DatasetSettings) -> list[Row]:
-    """Rows that anchor the model; `answer` None asks the trainer for the base's own."""
+def _replay_rows(
+    confident: Sequence[Interaction], everyday: Sequence[Mapping[str, str]], settings: DatasetSettings
+) -> list[Row]:
+    """Rows that anchor the model: its own sure answers, and shipped everyday ones.
+    They teach no text (see the method).
+    """
     rows: list[Row] = [
         {
             "kind": "replay",
@@ -147,11 +151,11 @@ def _replay_rows(confident: Sequence[Interaction], everyday: Sequence[str], sett
     rows += [
         {
             "kind": "replay",
-            "messages": [{"role": "user", "content": question}],
-            "answer": None,
-            "source": {"made_by": "base", "suite": "everyday"},
+            "messages": [{"role": "user", "content": item["question"]}],
+            "answer": item["answer"],
+            "source": {"made_by": "suite", "suite": "everyday"},
         }
-        for question in everyday
+        for item in everyday
     ]
     return rows
 

@@ -88,7 +88,9 @@ class Engine(Protocol):
     """Generates from one checkpoint."""
 
     def submit(self, request: GenerationRequest, listener: Listener) -> Ticket:
-        """Queue a request. The listener runs on the engine's thread and must not block. Raises EngineClosed, EngineBusy."""
+        """Queue a request. The listener runs on the engine's thread and must not block.
+        Raises EngineClosed, EngineBusy.
+        """
 
     def num_active(self) -> int:
         """Requests queued or running."""

@@ -11,8 +11,9 @@ from typing import Any
 
 from agent import child
 from agent.rundir import EVALUATE_INPUT, RunDirectory
+from agent.scoring import is_right
 
-BATCH = 16
+BATCH = 32
 NLL_ITEMS = 40  # enough answers to see drift; one forward pass each
 Item = dict[str, Any]
 
@@ -31,6 +32,7 @@ def work(run: RunDirectory, job: dict[str, Any]) -> None:
     adapters = {name: job[f"{name}_adapter"] for name in ("champion", "candidate")}
     answers = {"base": _base_answers(run, base, tokenizer, items, job["max_tokens"])}
     run.write_rows("base_answers.jsonl", _known(items, answers["base"]))
+    items, answers["base"] = _worth_asking(items, answers["base"])
     asked_nll = [(line["messages"], line["answer"]) for line in _known(items, answers["base"])][:NLL_ITEMS]
     nll = {"base": results.mean_nll(base, tokenizer, asked_nll)}
     for name, adapter in adapters.items():
@@ -64,6 +66,16 @@ def _base_answers(run: RunDirectory, model: Any, tokenizer: Any, items: Sequence
     unknown = [item for item in items if item.get("base_answer") is None]
     fresh = iter(_ask(run, "base", model, tokenizer, unknown, max_tokens))
     return [next(fresh) if item.get("base_answer") is None else item["base_answer"] for item in items]
+
+
+def _worth_asking(items: Sequence[Item], answers: Sequence[str]) -> tuple[list[Item], list[str]]:
+    """Without the retention questions that the base gets wrong: there is nothing to lose in them."""
+    pairs = [
+        (item, answer)
+        for item, answer in zip(items, answers, strict=True)
+        if item["suite"] != "retention" or is_right(answer, item["keys"])
+    ]
+    return [item for item, _ in pairs], [answer for _, answer in pairs]
 
 
 def _known(items: Sequence[Item], answers: Sequence[str]) -> list[Item]:

@@ -1,4 +1,6 @@
-"""The network in memory: loaded from verified bytes, with an adapter merged in. Knows nothing of requests or files' places."""
+"""The network in memory: loaded from verified bytes, with an adapter merged in.
+Knows nothing of requests or files' places.
+"""
 
 import copy
 import json
@@ -21,7 +23,7 @@ def choose_device(wanted: str = "auto") -> torch.device:
     has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if wanted == "auto":
         return torch.device(next(name for name, present in has.items() if present))
-    if not has.get(wanted.split(":")[0], False):
+    if not has.get(wanted.split(":", maxsplit=1)[0], False):
         raise ValueError(f"device {wanted!r} is not available here; set HONED_DEVICE to auto or cpu")
     return torch.device(wanted)
 
@@ -81,7 +83,9 @@ def merge_adapter(base: PreTrainedModel, files: Mapping[str, bytes]) -> PreTrain
 
 
 def check_portable(config: Mapping[str, Any]) -> float:
-    """The scale alpha / r of an adapter in the portable LoRA profile; ValueError names the option that is outside it."""
+    """The scale alpha / r of an adapter in the portable LoRA profile;
+    ValueError names the option that is outside it.
+    """
     for option in (
         "use_dora",
         "use_rslora",

@@ -63,7 +63,7 @@ def hidden_states(model: PreTrainedModel, batch: ReplayBatch) -> torch.Tensor:
     """Last hidden states (positions, width) where an answer token is decided, row after row."""
     decoder: Any = model.get_decoder()
     output = decoder(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
-    return output.last_hidden_state[batch.decides]  # type: ignore[no-any-return]
+    return output.last_hidden_state[batch.decides]
 
 
 def _tokens(tokenizer: Tokenizer, row: dict[str, Any], max_answer_tokens: int) -> ReplayRow:

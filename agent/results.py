@@ -30,7 +30,9 @@ def side_by_side(items: Sequence[Mapping[str, Any]], answers: Mapping[str, Seque
 
 
 def summarise(lines: Sequence[Line], nll: Mapping[str, float], job: Mapping[str, Any]) -> dict[str, Any]:
-    """The evaluation's results. The retention suite counts only what the base gets right: that is what there is to lose."""
+    """The evaluation's results. The retention suite counts only what the base gets right:
+    that is what there is to lose.
+    """
     suites = {}
     for suite in SUITES:
         chosen = [line for line in lines if line["suite"] == suite]
@@ -76,7 +78,7 @@ def _length_ratio(lines: Sequence[Line]) -> float:
     return round(sum(len(line["candidate"]["answer"]) for line in retention) / base, 4) if base else 1.0
 
 
-@torch.inference_mode()
+@torch.inference_mode()  # type: ignore[untyped-decorator]
 def mean_nll(model: Any, tokenizer: Any, pairs: Sequence[tuple[Sequence[Mapping[str, Any]], str]]) -> float:
     """Mean negative log-likelihood (nats a token) of given answers: on the base's own answers, a measure of drift."""
     total, count = 0.0, 0

@@ -1,4 +1,5 @@
-"""The model that answers: load beside, smoke-test, flip, drain. Each request gets its answer from exactly one checkpoint.
+"""The model that answers: load beside, smoke-test, flip, drain.
+Each request gets its answer from exactly one checkpoint.
 
 Knows checkpoints as verified bytes and an id; whether one may serve was decided before it comes here.
 """
@@ -81,7 +82,9 @@ class ModelLoader:
         return served
 
     def _require_memory(self) -> None:
-        """Refuse clearly when a merged copy would not fit (host memory; an accelerator's own error is told as it comes)."""
+        """Refuse clearly when a merged copy would not fit (host memory;
+        an accelerator's own error is told as it comes).
+        """
         needed = sum(p.numel() * p.element_size() for p in self._base.parameters())
         free = psutil.virtual_memory().available
         if self.device.type == "cpu" and free < needed * 1.2:

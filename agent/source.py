@@ -81,7 +81,9 @@ def display_name(source: Source) -> str:
 
 
 def fetch(source: Source, directory: Path, *, quiet: bool) -> None:
-    """Put the model's files into the empty `directory`. On any failure SourceError; the caller discards the directory."""
+    """Put the model's files into the empty `directory`.
+    On any failure SourceError; the caller discards the directory.
+    """
     require_room(directory, MIN_FREE_BYTES)
     try:
         match source:

@@ -9,11 +9,9 @@ from typing import Any
 from agent import child
 from agent.rundir import TRAIN_INPUT, RunDirectory
 
-REPLAY_BATCH = 16
-
 
 def work(run: RunDirectory, job: dict[str, Any]) -> None:
-    """Read rows, let the base answer the replay prompts that have no answer, train, leave `adapter/` and `result.json`."""
+    """Read rows, train, leave `adapter/` and `result.json`."""
     from agent import checkpoint
     from agent.methods import Job, method
     from agent.recipe import Recipe
@@ -27,7 +25,7 @@ def work(run: RunDirectory, job: dict[str, Any]) -> None:
     lessons = [row for row in rows if row["kind"] == "lesson"]
     if not lessons:
         raise ValueError("train.jsonl holds no lesson; there is nothing to learn")
-    replay = _answered(run, model, tokenizer, [row for row in rows if row["kind"] == "replay"], recipe.replay_tokens)
+    replay = [row for row in rows if row["kind"] == "replay"]
     with TemporaryDirectory(dir=run.path, prefix=".scratch-") as scratch:
 
         def progress(step: int, total: int, **figures: float) -> None:
@@ -41,26 +39,6 @@ def work(run: RunDirectory, job: dict[str, Any]) -> None:
 
 def _versions() -> dict[str, str]:
     return {name: version(name) for name in ("torch", "transformers", "peft", "trl")}
-
-
-def _answered(
-    run: RunDirectory, model: Any, tokenizer: Any, rows: list[dict[str, Any]], max_tokens: int
-) -> list[dict[str, Any]]:
-    """Replay rows with the base's own answers; `replay.jsonl` keeps them for later runs on the same base."""
-    from agent.answers import greedy_answers
-
-    open_rows = [row for row in rows if row["answer"] is None]
-    answers = greedy_answers(
-        model,
-        tokenizer,
-        [row["messages"] for row in open_rows],
-        max_tokens=max_tokens,
-        batch=REPLAY_BATCH,
-        on_answer=lambda done: run.progress("replay", done, len(open_rows)),
-    )
-    made = [{**row, "answer": answer} for row, answer in zip(open_rows, answers, strict=True)]
-    run.write_rows("replay.jsonl", made)
-    return [row for row in rows if row["answer"] is not None] + made
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Turns per-token numbers into one score per answer. Knows nothing of text or people.
 
 Mean token entropy of the model's own (unprocessed) distribution is the default: of the signals measured for this
-project it tells wrong answers from right ones best (AUROC 0.85 on the default model) and serving has already paid for it.
+project it tells wrong answers from right ones best (AUROC 0.85 on the default model) and serving has already paid
+for it.
 """
 
 from collections.abc import Sequence

@@ -24,8 +24,12 @@ FRAMES = (
 HELD_OUT_FRAMES = ("Remind me: {lowered}", "Someone asked me about {keywords}. What should I say?")
 
 _FUNCTION_WORDS = frozenset(
-    "a an and are at be by called can could did do does for from give had has have how i in is it me of on or please tell that "
-    "the their this to was were what when where which who whom whose why will with would you your".split()
+    re.findall(
+        r"\w+",
+        "a an and are at be by called can could did do does for from give had has have how i in is it me "
+        "of on or please tell that the their this to was were what when where which who whom whose why "
+        "will with would you your ",
+    )
 )
 
 

@@ -15,7 +15,7 @@ from policies.refusal import Refusal, Refused
 from store.records import Decision, Operator
 
 PAYLOAD_TYPE = "application/vnd.honed.approval+json"
-MIN_REASON_LENGTH = 10
+MIN_REASON_LENGTH = 3
 MAX_REASON_LENGTH = 4_000
 LATEST_TIME = 1e11  # the year 5138: anything past it is not a time in seconds
 

@@ -1,4 +1,6 @@
-"""Settings: defaults, then STATE/honed.toml, then HONED_… in the environment. Composed here, read where they are used."""
+"""Settings: defaults, then STATE/honed.toml, then HONED_… in the environment.
+Composed here, read where they are used.
+"""
 
 import os
 import re

@@ -1,6 +1,8 @@
-"""The learning cycle: may a run start, and each run's way from queued to judged. One run at a time, advanced in small steps.
+"""The learning cycle: may a run start, and each run's way from queued to judged.
+One run at a time, advanced in small steps.
 
-Every step can be repeated: a daemon that was killed between any two finds the run, its process and its files, and goes on.
+Every step can be repeated: a daemon that was killed between any two finds the run, its process and its files,
+and goes on.
 """
 
 import shutil
@@ -75,7 +77,9 @@ class Cycle:
         return sum(feedback.created_at > since for _, feedback in self._snapshots.taught())
 
     def start(self, trigger: str, *, is_quiet: bool, recipe: Recipe) -> TrainingRun:
-        """Cut a snapshot and queue a run. NotStarted gives policy's reasons; an operator's word needs one new row only."""
+        """Cut a snapshot and queue a run. NotStarted gives policy's reasons;
+        an operator's word needs one new row only.
+        """
         is_operator = trigger.startswith("operator:")
         facts = TrainFacts(
             trigger=trigger,
@@ -106,7 +110,7 @@ class Cycle:
         for run in self._runs.unfinished():
             try:
                 self._advance(run)
-            except Exception as error:  # noqa: BLE001 - a run can only fail itself; the daemon goes on and tells
+            except Exception as error:
                 log.exception("run.broke", run=run.id)
                 self._end(run, RunState.FAILED, f"{type(error).__name__}: {error}")
 
@@ -162,7 +166,6 @@ class Cycle:
         checkpoint = self._seal(run, champion)
         if self._registry.checkpoint(checkpoint.id) is None:
             self._registry.add_checkpoint(checkpoint)
-        self._snapshots.keep_replay(run)
         self._snapshots.prepare_evaluation(run, checkpoint.id, champion)
         self._launch(run, RunState.EVALUATING, checkpoint_id=checkpoint.id)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from policies.approval import Accepted, State, Statement, examine
+from policies.approval import State, Statement, examine
 from policies.engine import PolicySet
 from policies.envelope import read
 from policies.operators import check_operator
@@ -57,9 +57,8 @@ class Decisions:
         candidate = _claimed_candidate(envelope)
         result = examine(envelope, self._registry.operators(), self.state(candidate), self._clock(), self._policy_set)
         if isinstance(result, Refused):
-            self._refuse(result, candidate)
-        accepted: Accepted = result
-        statement = accepted.statement
+            raise self._refused(result, candidate)
+        statement = result.statement
         self._record(statement, envelope)
         yes = self._standing_approvals(statement.candidate, statement.champion)
         num_operators = len({approval.operator for approval in yes})
@@ -86,7 +85,7 @@ class Decisions:
             candidate=candidate_id if is_known else None,
             champion=champion,
             base=self._base_id,
-            policy=self._policy_set.id,
+            policy=verdict.policy_id if verdict else self._policy_set.id,
             evaluation=evaluation.id if evaluation else None,
             dataset=checkpoint.dataset_id if checkpoint and is_known else "",
             verdict=verdict.outcome if verdict else None,
@@ -96,7 +95,9 @@ class Decisions:
         )
 
     def add_operator(self, envelope: Mapping[str, Any]) -> Operator:
-        """The first operator introduces themselves; later ones need a known operator's signature. PolicyError says why not."""
+        """The first operator introduces themselves; later ones need a known operator's signature.
+        PolicyError says why not.
+        """
         operator = check_operator(envelope, self._registry.operators())
         self._registry.add_operator(operator)
         return operator
@@ -136,10 +137,10 @@ class Decisions:
             )
         )
 
-    def _refuse(self, refused: Refused, candidate: str) -> None:
+    def _refused(self, refused: Refused, candidate: str) -> DecisionRefused:
         body = {"candidate": candidate, "refusal": refused.refusal.value, "message": refused.message}
         self._registry.note("approval.refused", body, self._clock())
-        raise DecisionRefused(refused)
+        return DecisionRefused(refused)
 
 
 def _claimed_candidate(envelope: Mapping[str, Any]) -> str:

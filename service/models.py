@@ -24,7 +24,9 @@ class SealedModel:
 
 
 def ensure(text: str, models: Path, *, quiet: bool = False) -> SealedModel:
-    """The model of a source, fetching it if it is not here. SourceError says what went wrong; nothing half-made stays."""
+    """The model of a source, fetching it if it is not here.
+    SourceError says what went wrong; nothing half-made stays.
+    """
     parsed = source.parse(text)
     pins = _pins(models)
     if text in pins and (models / pins[text]).is_dir():

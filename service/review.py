@@ -1,4 +1,6 @@
-"""What an operator looks at before deciding: figures with intervals, the rules, rows by source, answers with the worst losses first."""
+"""What an operator looks at before deciding:
+figures with intervals, the rules, rows by source, answers with the worst losses first.
+"""
 
 from dataclasses import asdict
 from typing import Any

@@ -46,7 +46,9 @@ class Rollout:
     def promote(
         self, checkpoint_id: str, *, over: str, actor: str, reason: str, approval_ids: Sequence[str]
     ) -> Promotion:
-        """Make a candidate, approved over champion `over`, the champion. RolloutError, ChampionMoved: nothing changed."""
+        """Make a candidate, approved over champion `over`, the champion.
+        RolloutError, ChampionMoved: nothing changed.
+        """
         with self._one_swap:
             served = self._load(checkpoint_id, self._trust.adapter_bytes)
             try:

@@ -73,31 +73,20 @@ class Snapshots:
     def prepare_run(self, run_id: str, recipe: Recipe) -> DatasetSnapshot:
         """Write the run directory of everything taught so far; ValueError when nothing is."""
         confident = self._interactions.confident(self._base.id, CONFIDENT_ROWS)
-        everyday = [item["question"] for item in suites.load("everyday")]
-        dataset = build(self.taught(), confident, everyday, self._settings)
+        dataset = build(self.taught(), confident, suites.load("everyday"), self._settings)
         if not any(row["kind"] == "lesson" for row in dataset.train):
             raise ValueError(
                 "nothing to learn: no admitted correction; give some with `honed feedback` or `honed label`"
             )
-        known = self._cached(self._replay_cache(recipe))
-        train = [
-            {**row, "answer": known.get(digest(row["messages"]))} if row["answer"] is None else row
-            for row in dataset.train
-        ]
         directory = self._fresh(self._paths.run(run_id))
         run = RunDirectory(directory)
-        run.write_rows("train.jsonl", train)
+        run.write_rows("train.jsonl", dataset.train)
         run.write_rows("holdout.jsonl", dataset.holdout)
         run.write_rows("dropped.jsonl", dataset.dropped)
         run.write(TRAIN_INPUT, {"run_id": run_id, "recipe": recipe.to_json(), **self._machine()})
         snapshot = self._snapshot(dataset, directory)
         directory.rename(self._paths.run(run_id))
         return snapshot
-
-    def keep_replay(self, run: TrainingRun) -> None:
-        """The base's own answers, for the next run."""
-        rows = RunDirectory(self._paths.run(run.id)).rows("replay.jsonl")
-        self._keep(self._replay_cache(Recipe.from_json(run.recipe)), rows)
 
     def prepare_evaluation(self, run: TrainingRun, candidate_id: str, champion_id: str) -> Path:
         """Write the evaluation directory inside the run's; returns it."""
@@ -126,7 +115,9 @@ class Snapshots:
         return self._paths.run(run_id) / "evaluation"
 
     def _items(self, run: TrainingRun) -> list[Row]:
-        """Every correction that stands (also the earlier repairs), its other wordings, what was held out, and what must stay."""
+        """Every correction that stands (also the earlier repairs), its other wordings, what was held out,
+        and what must stay.
+        """
         asked = repair_items(self.taught())
         known = self._cached(self._answer_cache())
         holdout = [
@@ -181,9 +172,6 @@ class Snapshots:
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True, mode=0o700)
         return directory
-
-    def _replay_cache(self, recipe: Recipe) -> Path:
-        return self._paths.cache / f"replay-{self._base.id}-{recipe.replay_tokens}.jsonl"
 
     def _answer_cache(self) -> Path:
         return self._paths.cache / f"answers-{self._base.id}-{EVALUATION_TOKENS}.jsonl"

@@ -1,4 +1,6 @@
-"""Child processes: start them apart, watch them by pid and files, stop them whole. Knows the run directory's contract only."""
+"""Child processes: start them apart, watch them by pid and files, stop them whole.
+Knows the run directory's contract only.
+"""
 
 import json
 import os
@@ -100,6 +102,6 @@ class Supervisor:
         try:
             found = psutil.Process(child.pid)
             is_ours = abs(found.create_time() - child.started_at) < 1.0
-            return is_ours and found.status() != psutil.STATUS_ZOMBIE
+            return is_ours and bool(found.status() != psutil.STATUS_ZOMBIE)
         except psutil.NoSuchProcess:
             return False

@@ -1,4 +1,6 @@
-"""What people say about answers: feedback and labels to rows. One place for the endpoint, the page and the command line."""
+"""What people say about answers: feedback and labels to rows.
+One place for the endpoint, the page and the command line.
+"""
 
 import time
 import uuid
@@ -37,7 +39,9 @@ class Teaching:
         correction: str | None = None,
         comment: str | None = None,
     ) -> Feedback:
-        """The newest feedback of an interaction stands; earlier ones are kept. UnknownInteraction when there is none."""
+        """The newest feedback of an interaction stands; earlier ones are kept.
+        UnknownInteraction when there is none.
+        """
         if rating is None and not (correction or "").strip() and not (comment or "").strip():
             raise NothingSaid("nothing was said: give a rating, a correction or a comment")
         feedback = self._feedback(interaction_id, principal, FeedbackSource.FEEDBACK, rating, correction, comment)

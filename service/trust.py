@@ -1,4 +1,6 @@
-"""May this checkpoint serve? Its bytes must be the sealed ones and its approval must still hold. Asked at every load."""
+"""May this checkpoint serve? Its bytes must be the sealed ones and its approval must still hold.
+Asked at every load.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -60,7 +62,9 @@ class Trust:
         return sealed.files
 
     def load(self, checkpoint_id: str) -> Mapping[str, bytes] | None:
-        """The adapter of a checkpoint that was promoted: files and approvals are both checked again. NotTrusted if not."""
+        """The adapter of a checkpoint that was promoted: files and approvals are both checked again.
+        NotTrusted if not.
+        """
         if checkpoint_id != self._base_id:
             self._require_approval(checkpoint_id)
         return self.adapter_bytes(checkpoint_id)

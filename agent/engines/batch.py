@@ -23,17 +23,30 @@ class DecodeBatch:
     def __len__(self) -> int:
         return int(self._mask.shape[0])
 
-    def join(self, prompt_ids: Sequence[int]) -> torch.Tensor:
-        """Read a prompt into a new last row; returns the logits (V,) of its first token to come."""
+    def join(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Read prompts into new last rows, in one pass;
+        returns the logits (prompts, V) of their first tokens to come.
+        """
+        length = max(len(prompt) for prompt in prompts)
+        ids = torch.zeros((len(prompts), length), dtype=torch.long, device=self._device)
+        mask = torch.zeros_like(ids)
+        for row, prompt in enumerate(prompts):
+            ids[row, length - len(prompt) :] = torch.tensor(prompt, device=self._device)
+            mask[row, length - len(prompt) :] = 1
         cache = DynamicCache(config=self._model.config)
-        ids = torch.tensor([list(prompt_ids)], device=self._device)
-        output = self._model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        mask = torch.ones((1, len(prompt_ids)), dtype=torch.long, device=self._device)
+        output = self._model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
         if self._cache is None:
             self._cache, self._mask = cache, mask
         else:
             self._append(cache, mask)
-        return output.logits[0, -1]
+        return output.logits[:, -1]
 
     def step(self, token_ids: Sequence[int]) -> torch.Tensor:
         """Advance every row by its token; returns logits (rows, V) of the next ones."""

@@ -1,7 +1,8 @@
 """The engine in this process: one thread that admits, decodes a batch and hands out tokens.
 
 `step()` is: admit waiting requests, run the batch once, deliver. Requests join and leave at any step. A fault kills the
-worker, not the daemon: every request under way ends with reason ERROR and `fault()` says why, so that it can be rebuilt.
+worker, not the daemon: every request under way ends with reason ERROR and `fault()` says why, so that it can
+be rebuilt.
 """
 
 import queue
@@ -108,7 +109,8 @@ class EmbeddedEngine:
                     self.step()
             self._end_all("the engine was closed before the answer was complete; send the request again")
         except Exception as error:  # noqa: BLE001 - the worker's outermost frame: the fault is kept, told and acted on
-            self._end_all(f"the engine stopped: {type(error).__name__}: {error}")
+            self._fault = f"the engine stopped: {type(error).__name__}: {error}"
+            self._end_all(self._fault)
 
     def step(self) -> None:
         """One round: admit, run, deliver."""
@@ -119,19 +121,21 @@ class EmbeddedEngine:
             self._deliver(logits, self._running)
 
     def _admit(self) -> None:
-        while len(self._running) < self._max_batch:
+        """Take in what waits and fits, and read all its prompts in one pass; with nothing to do, wait for work."""
+        joining: list[_Slot] = []
+        while len(self._running) + len(joining) < self._max_batch:
             try:
-                slot = self._waiting.get(block=not self._running, timeout=IDLE_WAIT_SECONDS)
+                slot = self._waiting.get(block=not (self._running or joining), timeout=IDLE_WAIT_SECONDS)
             except queue.Empty:
-                return
+                break
             if slot.is_cancelled.is_set():
                 slot.listener(Finished(FinishReason.DISCONNECT))
-                continue
-            logits = self._batch.join(slot.request.prompt_ids)
-            self._running.append(slot)
-            self._deliver(logits[None], [slot])
-            if self._must_stop.is_set():
-                return
+            else:
+                joining.append(slot)
+        if joining:
+            self._running += joining  # before the pass: should it fail, they are told
+            logits = self._batch.join([slot.request.prompt_ids for slot in joining])
+            self._deliver(logits, joining)
 
     def _deliver(self, logits: torch.Tensor, slots: list[_Slot]) -> None:
         """Choose each slot's token, tell its listener, and let the finished ones leave the batch."""
@@ -179,8 +183,7 @@ class EmbeddedEngine:
         self._running = [self._running[row] for row in kept]
 
     def _end_all(self, message: str) -> None:
-        with self._lock:
-            self._fault = message
+        with self._lock:  # whoever comes now is refused by `submit`: it drains or has a fault
             while not self._waiting.empty():
                 self._running.append(self._waiting.get_nowait())
         for slot in self._running:

@@ -1,8 +1,8 @@
 """Supervised lessons with a KL anchor: TRL's SFT on the lessons, plus KL(base ‖ adapter) on replay rows.
 
 The anchor compares whole distributions over the answers of replay rows, which keeps more than replaying their text does
-(measured: 28 of 30 kept questions against 21). The base's last hidden states are computed once and kept: with the output
-head frozen they give its exact distribution for a few kilobytes a row.
+(measured: 28 of 30 kept questions against 21). The base's last hidden states are computed once and kept: with the
+output head frozen they give its exact distribution for a few kilobytes a row.
 """
 
 import random

@@ -1,4 +1,10 @@
-"""Evaluation suites and the prompts that anchor training: JSON lines shipped with the program, and how to read them."""
+"""Evaluation suites and the rows that anchor training: JSON lines shipped with the program, and how to read them.
+
+retention.jsonl holds questions with answer keys; everyday.jsonl holds prompts with the first 32 tokens of the default
+base's greedy answers. Training holds the model to the base's distribution *over* those texts,
+so they serve another base
+as well. No prompt stands in both.
+"""
 
 import json
 from importlib.resources import files
@@ -6,6 +12,6 @@ from typing import Any
 
 
 def load(name: str) -> list[dict[str, Any]]:
-    """The items of a shipped suite: "retention" (question, keys) or "everyday" (question)."""
+    """The items of a shipped suite: "retention" (question, keys) or "everyday" (question, answer)."""
     text = files(__package__).joinpath(f"{name}.jsonl").read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines() if line]

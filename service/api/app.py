@@ -1,4 +1,6 @@
-"""The two applications: the public one for TCP, and the operator's for the Unix socket, which has the public routes too."""
+"""The two applications: the public one for TCP, and the operator's for the Unix socket,
+which has the public routes too.
+"""
 
 from fastapi import FastAPI
 

@@ -57,7 +57,8 @@ class Limits:
 
     async def _body(self, receive: Receive) -> bytes | None:
         """The whole body, or None when it grows past the limit (chunked bodies name no length)."""
-        chunks, size = [], 0
+        chunks: list[bytes] = []
+        size = 0
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from fastapi import APIRouter
+from pydantic import Field
 
 from agent.recipe import Recipe
 from policies.engine import PolicyError
@@ -32,7 +33,7 @@ class TrainRequest(Strict):
     """Start a run now."""
 
     operator: str = "local"
-    recipe: dict[str, Any] = {}
+    recipe: dict[str, Any] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,9 @@ from store.records import Feedback
 WEB = Path(__file__).parent.parent / "web"
 PAGE_FILES = {"/": "index.html", "/app.js": "app.js", "/style.css": "style.css"}
 PAGE_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:"
+    ),
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",

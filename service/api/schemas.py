@@ -1,4 +1,6 @@
-"""What a request may say. Strict types, bounded sizes; what would change the answer and is unknown is refused by name."""
+"""What a request may say. Strict types, bounded sizes;
+what would change the answer and is unknown is refused by name.
+"""
 
 from typing import Annotated, Any, Literal
 

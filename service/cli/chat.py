@@ -38,7 +38,8 @@ def ask(
     connection: Client, messages: list[dict[str, str]], options: dict[str, Any], *, is_quiet: bool
 ) -> dict[str, Any]:
     """One turn, printed as it comes; returns the reply and what honed says of it."""
-    reply, honed = "", {}
+    reply = ""
+    honed: dict[str, Any] = {}
     for event in connection.stream("/v1/chat/completions", {**options, "messages": messages, "stream": True}):
         piece = "".join(choice["delta"].get("content", "") for choice in event["choices"])
         reply += piece

@@ -1,4 +1,6 @@
-"""From exceptions to one line on standard error and an exit code: `Error: …`, and `Try: …` where there is a next step."""
+"""From exceptions to one line on standard error and an exit code: `Error: …`, and `Try:
+…` where there is a next step.
+"""
 
 import sys
 

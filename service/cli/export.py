@@ -1,6 +1,7 @@
 """`honed export`"""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def command(directory: Path, checkpoint: str | None, as_json: bool) -> None:
     )
 
 
-def _write(directory: Path, files: dict[str, bytes], manifest: bytes, story: dict[str, object]) -> None:
+def _write(directory: Path, files: dict[str, bytes], manifest: bytes, story: Mapping[str, object]) -> None:
     adapter = directory / "adapter"
     adapter.mkdir(parents=True)
     for name, data in files.items():

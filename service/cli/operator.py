@@ -1,6 +1,7 @@
 """`honed operator`"""
 
 import time
+from typing import Any
 
 import click
 
@@ -28,30 +29,30 @@ def add(name: str, introduced_by: str | None, as_json: bool) -> None:
 
     Example: honed operator add alice
     """
+    result = introduce_operator(name, introduced_by)
+    key = key_directory() / f"{name}.pem"
+    emit(result, as_json, lambda: click.echo(f"{name} may approve. The private key is {key}: keep it to yourself."))
+
+
+def introduce_operator(name: str, introduced_by: str | None) -> dict[str, Any]:
+    """Make the key, sign the introduction (with a known operator's key too, if there are any), and send it."""
     directory = key_directory()
     known = client().get("/operator/status")["operators"]
-    sponsor = None
+    sponsors = []
     try:
         if known:
-            sponsor = keys.load(introduced_by, directory)[1]
+            sponsors = [keys.load(introduced_by, directory)[1]]
         signer = keys.create(name, directory)
     except keys.NoKey as error:
         raise CommandError(f"{name} must be introduced by one of {', '.join(known)}: {error}", exits.USAGE) from None
     except FileExistsError:
         raise CommandError(f"{directory / name}.pem exists; take another name or move it away", exits.USAGE) from None
-    signers = [signer, sponsor] if sponsor else [signer]
+    envelope = introduce(name, keys.public_hex(signer), time.time(), [signer, *sponsors])
     try:
-        result = client().post(
-            "/operator/operators", {"envelope": introduce(name, keys.public_hex(signer), time.time(), signers)}
-        )
+        return client().post("/operator/operators", {"envelope": envelope})
     except Exception:
         (directory / f"{name}.pem").unlink()  # a key nobody knows is of no use
         raise
-    emit(
-        result,
-        as_json,
-        lambda: click.echo(f"{name} may approve. The private key is {directory / name}.pem: keep it to yourself."),
-    )
 
 
 @command.command("list")

@@ -8,7 +8,7 @@ from service.cli.common import client
 
 POLL_SECONDS = 0.5
 OVER = ("judged", "failed", "interrupted")
-PHASES = {"load": "loading the model", "replay": "what the base says", "train": "training"}
+PHASES = {"load": "loading the model", "train": "training"}
 
 
 def follow(run_id: str, *, is_quiet: bool) -> dict[str, Any]:

@@ -47,7 +47,8 @@ def show(review: dict[str, Any]) -> None:
     for approval in review["approvals"]:
         click.echo(f"{approval['decision']} by {approval['operator']}: {approval['reason']}")
     click.echo(
-        f"\napprovals needed: {review['approvals_required']}. Decide: honed approve {short(review['checkpoint'])} --reason …"
+        f"\napprovals needed: {review['approvals_required']}. "
+        f"Decide: honed approve {short(review['checkpoint'])} --reason …"
     )
 
 
@@ -78,7 +79,7 @@ def _rows(review: dict[str, Any]) -> None:
 
 def _answers(answers: list[dict[str, Any]]) -> None:
     def cell(line: dict[str, Any], model: str) -> str:
-        return ("✓ " if line[model]["is_right"] else "✗ ") + line[model]["answer"][:120]
+        return f"{'✓' if line[model]['is_right'] else '✗'} {line[model]['answer'][:120]}"
 
     rows = [
         [line["question"][:80], line["expected"][:60], cell(line, "champion"), cell(line, "candidate")]

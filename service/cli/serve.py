@@ -44,7 +44,9 @@ def command() -> None:
 
 
 def quiet_threads() -> None:
-    """Before torch loads: waiting threads yield instead of spinning (one other busy process costs 20 times otherwise)."""
+    """Before torch loads: waiting threads yield instead of spinning (one other busy process costs 20 times
+    otherwise).
+    """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

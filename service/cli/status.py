@@ -28,7 +28,8 @@ def _text(picture: dict[str, Any]) -> None:
         f"previous   {short(picture['previous'])}",
         f"device     {device['name']} {device['dtype']}, {picture['requests']} requests under way",
         f"learning   {learning['state']}, {learning['new_labels']} new corrections",
-        f"log        {picture['interactions']} interactions, {picture['feedback']} feedback, {picture['questions']} questions open",
+        f"log        {picture['interactions']} interactions, {picture['feedback']} feedback",
+        f"questions  {picture['questions']} open → honed label",
         f"operators  {', '.join(picture['operators']) or 'none yet: honed operator add NAME'}",
     ]
     lines += [

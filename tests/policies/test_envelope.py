@@ -46,6 +46,8 @@ def test_a_key_id_must_belong_to_the_public_key():
     forged = copy.deepcopy(seal(b"some bytes", "text/plain", [OTHER]))
     forged["signatures"][0]["keyid"] = KEY_ID
     assert not read(forged).is_signed_by(KEY_ID, OTHER.public_key.keyval["public"])
+    by_other = read(seal(b"some bytes", "text/plain", [OTHER]))
+    assert not by_other.is_signed_by(KEY_ID, OTHER.public_key.keyval["public"])
 
 
 def test_the_signature_covers_the_type_as_well():
