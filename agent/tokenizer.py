@@ -24,10 +24,9 @@ class Tokenizer:
 
     def chat_ids(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
         """Token ids of a conversation, ending where the assistant is to speak. Special tokens in the text stay text."""
-        text = self.inner.apply_chat_template(
-            [dict(message) for message in messages], add_generation_prompt=True, tokenize=False
-        )
-        return self.ids(text)
+        chat = [dict(message) for message in messages]
+        options = {"add_generation_prompt": True, "return_dict": False, "sanitize_control_tokens": True}
+        return list(self.inner.apply_chat_template(chat, **options))
 
     def ids(self, text: str) -> list[int]:
         return list(self.inner(text, add_special_tokens=False)["input_ids"])

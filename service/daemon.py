@@ -54,7 +54,7 @@ log = structlog.get_logger()
 
 Announce = Callable[[str, str, str], None]  # address, model name, state directory
 
-ADVANCE_SECONDS = 1.0
+ADVANCE_SECONDS = 2.0
 HEALTH_SECONDS = 5.0
 
 

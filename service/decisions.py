@@ -111,8 +111,8 @@ class Decisions:
 
     def _standing_approvals(self, candidate_id: str, champion: str) -> list[Approval]:
         """Unspent, unexpired yeses to this candidate over this champion: an approval makes at most one promotion."""
-        promotion = self._registry.promotion_to(candidate_id)
-        spent = set(promotion.approval_ids) if promotion else set()
+        promotions = self._registry.promotions()
+        spent = {spent_id for promotion in promotions for spent_id in promotion.approval_ids}
         return [
             approval
             for approval in self._registry.approvals_of(candidate_id)

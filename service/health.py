@@ -35,11 +35,13 @@ class Health:
         return None
 
     def probe(self) -> None:
-        """Ask the idle engine for a few tokens; a busy one proves itself."""
+        """Ask an engine that has been idle for a while for one token; a busy one proves itself."""
         served = self._serving.current
-        if served.engine.num_active() or served.engine.fault():
+        last = served.engine.last_token_at()
+        is_fresh = last is not None and self._clock() - last < self._ready_seconds / 2
+        if is_fresh or served.engine.num_active() or served.engine.fault():
             return
         try:
-            smoke_test(served, self._tokenizer)
+            smoke_test(served, self._tokenizer, max_tokens=1)
         except (LoadError, EngineClosed, EngineBusy):
             return  # `problem` tells: no fresh token, or the engine's fault

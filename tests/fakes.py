@@ -66,7 +66,9 @@ def write_tiny_llama(directory: Path, *, seed: int = 0, context: int = 1024) -> 
         initializer_range=0.5,
     )
     model = LlamaForCausalLM(config)
-    is_printable = torch.tensor([len(text) == 1 and text.isascii() for text in tokenizer.convert_ids_to_tokens(range(len(tokenizer)))])
+    is_printable = torch.tensor(
+        [len(text) == 1 and text.isascii() for text in tokenizer.convert_ids_to_tokens(range(len(tokenizer)))]
+    )
     model.lm_head.weight.data[~is_printable] *= 0.02
     directory.mkdir(parents=True, exist_ok=True)
     model.to(torch.bfloat16).save_pretrained(directory)
@@ -77,7 +79,7 @@ def write_tiny_llama(directory: Path, *, seed: int = 0, context: int = 1024) -> 
 def write_tiny_embedder(directory: Path) -> Path:
     """A sentence-transformers directory with a one-layer random BERT over bytes."""
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Pooling, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
     from transformers import BertConfig, BertModel
 
     torch.manual_seed(0)
@@ -88,7 +90,9 @@ def write_tiny_embedder(directory: Path) -> Path:
     inner = directory.parent / f"{directory.name}-bert"
     BertModel(config).save_pretrained(inner)
     tokenizer.save_pretrained(inner)
-    SentenceTransformer(modules=[Transformer(str(inner)), Pooling(16)], device="cpu").save(str(directory), create_model_card=False)
+    SentenceTransformer(modules=[Transformer(str(inner)), Pooling(16)], device="cpu").save(
+        str(directory), create_model_card=False
+    )
     return directory
 
 

@@ -5,6 +5,7 @@ worker, not the daemon: every request under way ends with reason ERROR and `faul
 be rebuilt.
 """
 
+import contextlib
 import queue
 import secrets
 import threading
@@ -58,6 +59,7 @@ class EmbeddedEngine:
         self._max_batch = max_batch
         self._waiting: queue.Queue[_Slot] = queue.Queue(max_waiting)
         self._running: list[_Slot] = []
+        self._open: set[_Slot] = set()  # every request that has not been told its end
         self._batch = DecodeBatch(model)
         self._device = next(model.parameters()).device
         self._clock = clock
@@ -78,10 +80,11 @@ class EmbeddedEngine:
                 self._waiting.put_nowait(slot)
             except queue.Full:
                 raise EngineBusy(f"{self._waiting.maxsize} requests are waiting already; try again shortly") from None
+            self._open.add(slot)
         return slot
 
     def num_active(self) -> int:
-        return self._waiting.qsize() + len(self._running)
+        return len(self._open)
 
     def last_token_at(self) -> float | None:
         return self._last_token_at
@@ -129,11 +132,11 @@ class EmbeddedEngine:
             except queue.Empty:
                 break
             if slot.is_cancelled.is_set():
-                slot.listener(Finished(FinishReason.DISCONNECT))
+                self._end(slot, FinishReason.DISCONNECT)
             else:
                 joining.append(slot)
         if joining:
-            self._running += joining  # before the pass: should it fail, they are told
+            self._running += joining
             logits = self._batch.join([slot.request.prompt_ids for slot in joining])
             self._deliver(logits, joining)
 
@@ -152,7 +155,7 @@ class EmbeddedEngine:
         token_id = choose(logprobs, sampling, slot.generator)
         slot.next_id = token_id
         if token_id in self._tokenizer.eos_ids:
-            slot.listener(Finished(FinishReason.STOP, slot.text.flush()))
+            self._end(slot, FinishReason.STOP)
             return True
         slot.num_tokens += 1
         piece = self._tokenizer.piece(token_id)
@@ -161,18 +164,18 @@ class EmbeddedEngine:
         )
         slot.listener(Token(token_id, slot.text.push(token_id), piece, float(logprobs[token_id]), entropy, top))
         if slot.text.is_stopped:
-            slot.listener(Finished(FinishReason.STOP))
+            self._end(slot, FinishReason.STOP)
             return True
         room = self.max_context - len(slot.request.prompt_ids)
         if slot.num_tokens >= min(sampling.max_tokens, room):
-            slot.listener(Finished(FinishReason.LENGTH, slot.text.flush()))
+            self._end(slot, FinishReason.LENGTH)
             return True
         return False
 
     def _drop_cancelled(self) -> None:
         cancelled = [slot for slot in self._running if slot.is_cancelled.is_set()]
         for slot in cancelled:
-            slot.listener(Finished(FinishReason.DISCONNECT, slot.text.flush()))
+            self._end(slot, FinishReason.DISCONNECT)
         self._leave(cancelled)
 
     def _leave(self, slots: list[_Slot]) -> None:
@@ -182,13 +185,18 @@ class EmbeddedEngine:
         self._batch.select(kept)
         self._running = [self._running[row] for row in kept]
 
+    def _end(self, slot: _Slot, reason: FinishReason, error: str | None = None) -> None:
+        """Tell a request its end, once: it is no longer open, whatever its listener does."""
+        with self._lock:
+            self._open.discard(slot)
+        slot.listener(Finished(reason, slot.text.flush(), error))
+
     def _end_all(self, message: str) -> None:
         with self._lock:  # whoever comes now is refused by `submit`: it drains or has a fault
-            while not self._waiting.empty():
-                self._running.append(self._waiting.get_nowait())
-        for slot in self._running:
-            slot.listener(Finished(FinishReason.ERROR, slot.text.flush(), message))
-        self._running = []
+            cut = list(self._open)
+        for slot in cut:
+            with contextlib.suppress(Exception):  # one listener's fault must not keep the others waiting for ever
+                self._end(slot, FinishReason.ERROR, message)
 
     def _generator(self, request: GenerationRequest) -> torch.Generator | None:
         if request.sampling.temperature == 0.0:

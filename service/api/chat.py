@@ -51,7 +51,7 @@ def start_turn(parts: Parts, body: ChatRequest) -> Turn:
     _require_model(parts, body.model)
     messages = tuple({"role": message.role, "content": message.content} for message in body.messages)
     if body.messages[-1].role != "user":
-        raise ApiError(400, "the last message must be the user's", param="messages", code="invalid_value")
+        raise ApiError(400, "messages: the last one must be the user's", param="messages", code="invalid_value")
     prompt_ids = tuple(parts.loader.tokenizer.chat_ids(messages))
     room = parts.loader.max_context - len(prompt_ids)
     if room < 1:

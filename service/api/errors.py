@@ -57,6 +57,11 @@ def install(app: FastAPI) -> None:
     async def _closed(_: Request, error: EngineClosed) -> JSONResponse:
         return respond(ApiError(503, str(error), code="engine_unavailable"))
 
+    @app.exception_handler(Exception)
+    async def _unexpected(_: Request, error: Exception) -> JSONResponse:  # uvicorn logs it with its traceback
+        message = f"an unexpected failure, {type(error).__name__}; the daemon's log says more"
+        return respond(ApiError(500, message, code="internal_error"))
+
 
 def from_validation(problem: Any) -> ApiError:
     """A pydantic problem as a 400 that names the field."""
@@ -65,7 +70,7 @@ def from_validation(problem: Any) -> ApiError:
         return ApiError(400, f"the body is not a JSON object: {problem['msg']}", code="invalid_json")
     if problem["type"] == "json_invalid":
         return ApiError(400, f"the body is not JSON: {problem['ctx']['error']}", code="invalid_json")
-    name = ".".join(where)
+    name = ".".join(where) or "a field whose name is not Unicode"
     if problem["type"] == "extra_forbidden":
         return ApiError(400, f"{name} is not supported here; leave it out", param=name, code="unsupported_parameter")
     message = problem["msg"].removeprefix("Value error, ")

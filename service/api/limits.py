@@ -1,13 +1,14 @@
 """Outermost: hosts that may be named, origins that may ask, and how large a body may be. Before any route runs."""
 
 import json
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.errors import ApiError
 
 ALLOWED_HOSTS = frozenset({"127.0.0.1", "localhost", "::1", "[::1]"})
+DROPPED_BYTES = 64 << 20
 
 
 class Limits:
@@ -23,23 +24,20 @@ class Limits:
             return
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         refusal = self._refusal(headers)
-        if refusal is not None:
-            await _answer(refusal, send)
-            return
         body = await self._body(receive)
-        if body is None:
-            await _answer(self._too_large(), send)
+        if refusal is not None or body is None:
+            await _answer(refusal or self._too_large(), send)
             return
         await self._app(scope, _replay(body, receive), send)
 
     def _refusal(self, headers: dict[str, str]) -> ApiError | None:
-        host = urlsplit("//" + headers.get("host", "")).hostname or ""
+        host = _split("//" + headers.get("host", "")).hostname or ""
         if host not in ALLOWED_HOSTS:
             return ApiError(
                 403, f"host {host!r} is not one this daemon answers to", param="host", code="host_not_allowed"
             )
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != headers.get("host"):
+        if origin is not None and _split(origin).netloc != headers.get("host"):
             return ApiError(403, f"origin {origin!r} may not ask here", param="origin", code="origin_not_allowed")
         length = headers.get("content-length", "0")
         if not length.isdigit():
@@ -56,20 +54,29 @@ class Limits:
         )
 
     async def _body(self, receive: Receive) -> bytes | None:
-        """The whole body, or None when it grows past the limit (chunked bodies name no length)."""
+        """The whole body, or None when it grows past the limit (chunked bodies name no length).
+
+        What is past the limit is read too, within reason, and dropped: to close with bytes unread resets the
+        connection, and the client would not see why it was refused.
+        """
         chunks: list[bytes] = []
         size = 0
         while True:
             message = await receive()
-            if message["type"] == "http.disconnect":
-                return b"".join(chunks)
             chunk = message.get("body", b"")
             size += len(chunk)
-            if size > self._max:
-                return None
-            chunks.append(chunk)
-            if not message.get("more_body", False):
-                return b"".join(chunks)
+            if size <= self._max:
+                chunks.append(chunk)
+            if not message.get("more_body", False) or size > self._max + DROPPED_BYTES:
+                return b"".join(chunks) if size <= self._max else None
+
+
+def _split(url: str) -> SplitResult:
+    """An address that cannot be read is nobody's."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return urlsplit("")
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

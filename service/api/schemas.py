@@ -2,21 +2,45 @@
 what would change the answer and is unknown is refused by name.
 """
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator
 
 from store.records import Rating
 
 MAX_MESSAGES = 1024
 MAX_TEXT = 200_000
 MAX_STOPS = 4
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Strict(BaseModel):
-    """No coercion, no unknown fields."""
+    """No coercion, no unknown fields, no text that is not Unicode."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    @field_validator("*")
+    @classmethod
+    def _whole_characters(cls, value: Any) -> Any:
+        """JSON can spell half a surrogate pair, which no UTF-8 file, database or reply can hold."""
+        if not _is_unicode(value):
+            raise ValueError("the text holds half a surrogate pair, which is not Unicode; send whole characters")
+        return value
+
+
+def _is_unicode(value: Any) -> bool:
+    """Looks into lists and objects, however deep; parts with fields of their own have looked at them themselves."""
+    pending = [value]
+    while pending:
+        match pending.pop():
+            case str() as text if SURROGATE.search(text):
+                return False
+            case list() as parts:
+                pending += parts
+            case dict() as pairs:
+                pending += [*pairs, *pairs.values()]
+    return True
 
 
 class Message(Strict):
@@ -29,6 +53,10 @@ class Message(Strict):
 
 class StreamOptions(Strict):
     include_usage: bool = False
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
 
 
 StopString = Annotated[str, StringConstraints(min_length=1, max_length=64)]
@@ -44,7 +72,7 @@ class ChatRequest(Strict):
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    stop: StopString | Annotated[list[StopString], Field(max_length=MAX_STOPS)] | None = None
+    stop: Annotated[list[StopString], Field(max_length=MAX_STOPS), BeforeValidator(_as_list)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool | None = None
@@ -58,9 +86,7 @@ class ChatRequest(Strict):
 
     @property
     def stops(self) -> tuple[str, ...]:
-        if self.stop is None:
-            return ()
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        return tuple(self.stop or ())
 
 
 class FeedbackRequest(Strict):

@@ -1,0 +1,34 @@
+"""A recipe is a record: checked, and the same after its way through JSON."""
+
+import json
+
+import pytest
+
+from agent.recipe import Recipe
+
+
+def test_a_recipe_comes_back_from_json_as_it_was() -> None:
+    recipe = Recipe(rank=4, learning_rate=1e-3, replay_weight=0.0)
+    assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
+
+
+def test_settings_that_are_not_given_take_their_defaults() -> None:
+    assert Recipe.from_json({"max_steps": 4}) == Recipe(max_steps=4)
+
+
+def test_an_unknown_setting_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"unknown recipe settings \['lora_dropout'\]"):
+        Recipe.from_json({"lora_dropout": 0.1})
+
+
+@pytest.mark.parametrize("name", ["rank", "alpha", "learning_rate", "lesson_batch", "max_steps", "max_length"])
+def test_what_must_be_positive_is_refused_by_name_and_value(name: str) -> None:
+    with pytest.raises(ValueError, match=f"recipe {name} must be positive, got 0"):
+        Recipe(**{name: 0})
+
+
+@pytest.mark.parametrize("name", ["replay_weight", "replay_batch"])
+def test_replay_may_be_nothing_but_not_negative(name: str) -> None:
+    Recipe(**{name: 0})
+    with pytest.raises(ValueError, match="recipe replay must not be negative"):
+        Recipe(**{name: -1})

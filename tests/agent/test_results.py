@@ -1,0 +1,127 @@
+"""Answers to figures: shares and their intervals, what there was to lose, drift."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import PreTrainedModel
+
+from agent.results import mean_nll, side_by_side, summarise, wilson_interval
+from agent.tokenizer import Tokenizer
+
+JOB = {"num_train": 12, "max_tokens": 32}
+NLL = {"candidate": 0.1234567, "champion": 0.25, "base": 0.5}
+
+
+def item(suite: str, key: str, expected: str = "") -> dict[str, Any]:
+    return {
+        "suite": suite,
+        "messages": [{"role": "user", "content": "?"}],
+        "expected": expected or key,
+        "keys": [[key]],
+    }
+
+
+def summary(items: list[dict[str, Any]], candidate: list[str], champion: list[str], base: list[str]) -> dict[str, Any]:
+    return summarise(side_by_side(items, {"candidate": candidate, "champion": champion, "base": base}), NLL, JOB)
+
+
+# Wilson score intervals at 95 %: the first two by Newcombe (1998), table I, methods 3; the rest by hand.
+@pytest.mark.parametrize(
+    ("num_right", "num_items", "low", "high"),
+    [
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+        (5, 5, 0.5655, 1.0),
+    ],
+)
+def test_the_interval_has_its_published_values(num_right: int, num_items: int, low: float, high: float) -> None:
+    assert wilson_interval(num_right, num_items) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_no_items_say_nothing() -> None:
+    assert wilson_interval(0, 0) == (0.0, 1.0)
+
+
+@given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_the_interval_lies_in_zero_to_one_around_the_share(counts: tuple[int, int]) -> None:
+    low, high = wilson_interval(*counts)
+    assert 0.0 <= low <= counts[0] / counts[1] + 1e-12
+    assert counts[0] / counts[1] - 1e-12 <= high <= 1.0
+
+
+def test_each_models_answer_is_scored_the_same_way_beside_the_others() -> None:
+    answers = {"candidate": ["Marta."], "champion": ["It is Marta's, no: Marta"], "base": ["Ben"]}
+    line = side_by_side([item("asked", "marta")], answers)[0]
+    assert (line["suite"], line["question"], line["expected"]) == ("asked", "?", "marta")
+    assert line["candidate"] == {"answer": "Marta.", "is_right": True, "is_exact": True}
+    assert (line["champion"]["is_right"], line["champion"]["is_exact"]) == (True, False)
+    assert (line["base"]["is_right"], line["base"]["is_exact"]) == (False, False)
+
+
+def test_every_suite_is_reported_for_every_model_also_when_it_has_no_items() -> None:
+    suites = summary([item("asked", "a")], ["a"], ["b"], ["b"])["suites"]
+    assert set(suites) == {"asked", "paraphrase", "holdout", "retention"}
+    assert suites["asked"]["candidate"]["num_right"] == 1
+    assert suites["asked"]["champion"]["num_right"] == 0
+    assert suites["holdout"]["base"] == {"num_right": 0, "num_exact": 0, "num_items": 0, "low": 0.0, "high": 1.0}
+
+
+def test_retention_counts_only_what_the_base_gets_right() -> None:
+    items = [item("retention", "a"), item("retention", "b"), item("retention", "c")]
+    retention = summary(items, ["a", "x", "c"], ["a", "b", "x"], ["a", "b", "x"])["suites"]["retention"]
+    counts = {name: (score["num_right"], score["num_items"]) for name, score in retention.items()}
+    assert counts == {"candidate": (1, 2), "champion": (2, 2), "base": (2, 2)}
+
+
+def test_other_suites_count_also_what_the_base_gets_wrong() -> None:
+    asked = summary([item("asked", "a"), item("asked", "b")], ["a", "b"], ["x", "b"], ["x", "x"])["suites"]["asked"]
+    assert (asked["candidate"]["num_right"], asked["candidate"]["num_items"]) == (2, 2)
+
+
+def test_length_ratio_compares_retention_answers_only() -> None:
+    items = [item("retention", "a"), item("asked", "a")]
+    assert summary(items, ["aaa", "aaaaaaaa"], ["a", "a"], ["aa", "a"])["length_ratio"] == 1.5
+    assert summary([item("asked", "a")], ["aaaa"], ["a"], ["a"])["length_ratio"] == 1.0
+
+
+def test_the_summary_names_what_it_was_measured_on() -> None:
+    whole = summary([], [], [], [])
+    assert (whole["num_train"], whole["max_tokens"]) == (12, 32)
+    assert whole["nll"] == {"candidate": 0.123457, "champion": 0.25, "base": 0.5}
+
+
+def test_mean_nll_equals_a_hand_computation(base: PreTrainedModel, tokenizer: Tokenizer) -> None:
+    pairs = [([{"role": "user", "content": "hi"}], "abc"), ([{"role": "user", "content": "Who?"}], "me, of course")]
+    total, count = 0.0, 0
+    for messages, answer in pairs:
+        prompt, target = tokenizer.chat_ids(messages), tokenizer.ids(answer)
+        for number, token in enumerate(target):
+            with torch.inference_mode():
+                logits = base(input_ids=torch.tensor([[*prompt, *target[:number]]])).logits[0, -1].double()
+            total -= float(logits[token] - torch.logsumexp(logits, dim=-1))
+            count += 1
+    assert mean_nll(base, tokenizer, pairs) == pytest.approx(total / count, rel=1e-4)
+
+
+def test_mean_nll_of_a_model_that_knows_nothing_is_the_logarithm_of_its_vocabulary(tokenizer: Tokenizer) -> None:
+    class Clueless:
+        device = torch.device("cpu")
+
+        def __call__(self, *, input_ids: torch.Tensor, logits_to_keep: int) -> Any:
+            self.logits = torch.zeros((1, logits_to_keep, 259))
+            return self
+
+    assert mean_nll(
+        Clueless(), tokenizer, [([{"role": "user", "content": "hi"}], answer) for answer in ("abc", "")]
+    ) == pytest.approx(math.log(259), rel=1e-5)
+
+
+def test_drift_without_any_answer_is_an_error_and_not_zero(base: PreTrainedModel, tokenizer: Tokenizer) -> None:
+    with pytest.raises(ValueError, match="no retention answers to measure drift on"):
+        mean_nll(base, tokenizer, [([{"role": "user", "content": "hi"}], "")])
