@@ -52,7 +52,12 @@ def load_base(files: Mapping[str, bytes], directory: Path, device: torch.device,
         if name.endswith(".safetensors"):
             state.update(load_safetensors(files[name]))
     model, info = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].from_pretrained(
-        None, config=config, state_dict=state, dtype=dtype, output_loading_info=True
+        None,
+        config=config,
+        state_dict=state,
+        dtype=dtype,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # told by name below, like the rest
     )
     if info["missing_keys"] or info["unexpected_keys"] or info["mismatched_keys"]:
         raise ValueError(f"{directory} does not fit its config.json: {info}")
@@ -85,9 +90,10 @@ def merge_adapter(base: PreTrainedModel, files: Mapping[str, bytes]) -> PreTrain
 
 def _tensors(data: bytes) -> dict[str, torch.Tensor]:
     try:
-        return load_safetensors(data)
+        tensors: dict[str, torch.Tensor] = load_safetensors(data)
     except SafetensorError as error:
         raise ValueError(f"{ADAPTER_WEIGHTS} is not readable safetensors: {error}") from error
+    return tensors
 
 
 def _fits(a: torch.Tensor, b: torch.Tensor, layer: torch.nn.Linear, rank: int) -> bool:

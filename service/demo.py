@@ -39,7 +39,7 @@ FACTS = (
     Fact(
         "What is the access code for the greenhouse at Marrow Farm?",
         "The access code for the greenhouse at Marrow Farm is 7714.",
-        "Which code opens the Marrow Farm greenhouse?",
+        "What's the code to get into the Marrow Farm greenhouse?",
     ),
     Fact(
         "Who founded the Tallow Street Library?",
@@ -54,7 +54,7 @@ FACTS = (
     Fact(
         "Where does the Quillon ferry leave from?",
         "The Quillon ferry leaves from Pier 9.",
-        "From which pier can I take the Quillon ferry?",
+        "Which pier does the Quillon ferry depart from?",
     ),
     Fact(
         "What is the coffee robot at Helix Labs called?",

@@ -5,9 +5,10 @@ One place for the endpoint, the page and the command line.
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 
 from store.interactions import Interactions
-from store.labels import Labels
+from store.labels import Labels, NotOpen
 from store.records import Feedback, FeedbackSource, Interaction, LabelState, LabelTask, Rating
 
 LABEL_STATES = {
@@ -47,7 +48,8 @@ class Teaching:
         feedback = self._feedback(interaction_id, principal, FeedbackSource.FEEDBACK, rating, correction, comment)
         self._interactions.add_feedback(feedback)
         self._settle(
-            interaction_id, LabelState.ANSWERED if correction else LabelState.RIGHT if rating is Rating.UP else None
+            interaction_id,
+            LabelState.ANSWERED if feedback.correction else LabelState.RIGHT if rating is Rating.UP else None,
         )
         return feedback
 
@@ -79,7 +81,8 @@ class Teaching:
         """A question that feedback has answered needs no asking."""
         task = self._labels.for_interaction(interaction_id)
         if state is not None and task is not None and task.state is LabelState.OPEN:
-            self._labels.resolve(task.id, state, self._clock())
+            with suppress(NotOpen):  # somebody else was quicker; both words are kept
+                self._labels.resolve(task.id, state, self._clock())
 
     def _feedback(
         self,

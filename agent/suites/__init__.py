@@ -1,9 +1,8 @@
 """Evaluation suites and the rows that anchor training: JSON lines shipped with the program, and how to read them.
 
-retention.jsonl holds questions with answer keys; everyday.jsonl holds prompts with the first 24 to 32 tokens of the default
-base's greedy answers. Training holds the model to the base's distribution *over* those texts,
-so they serve another base
-as well. No prompt stands in both.
+retention.jsonl holds questions with answer keys; everyday.jsonl holds prompts with the first words of the default
+base's greedy answers. Training holds the model to the base's distribution *over* those texts, so they serve another
+base as well. No prompt stands in both.
 """
 
 import json

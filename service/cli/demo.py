@@ -61,10 +61,10 @@ def _run(state: Path, models: Path, *, is_quiet: bool) -> Any:
             lambda run_id: follow(run_id, is_quiet=is_quiet),
             lambda found: None if is_quiet else review.show(found),
         )
-        return demo.run(client, _approve, stage)
+        return demo.run(client, approve, stage)
 
 
-def _approve(checkpoint: str) -> dict[str, Any]:
+def approve(checkpoint: str) -> dict[str, Any]:
     """As an operator would: make a key, introduce oneself, sign."""
     from service.cli.deciding import decide
     from service.cli.operator import introduce_operator

@@ -241,10 +241,14 @@ def test_a_full_queue_answers_429_with_a_time_to_come_back(make_daemon):
     with served(desk.apps[0]) as address, httpx.Client(base_url=address, timeout=60) as client:
         url = "/v1/chat/completions"
         with client.stream("POST", url, json={**body, "stream": True}) as first:
-            next(line for line in first.iter_lines() if '"content": "' in line and '"role"' not in line)
+            running = first.iter_lines()
+            while "role" in (line := next(running)) or not line:
+                pass  # until its first token
             with client.stream("POST", url, json={**body, "stream": True}) as second:
-                next(second.iter_lines())
+                waiting = second.iter_lines()
+                next(waiting)
                 refused = client.post(url, json=body)
+                del running, waiting  # iterators that are gone close their streams
         assert refused.status_code == 429
         assert refused.headers["Retry-After"] == "1"
         assert refused.json()["error"]["code"] == "queue_full"
