@@ -13,7 +13,7 @@ FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
 
 def save(model: Any, directory: Path, base_id: str) -> None:
     """Write a PEFT model's adapter: exactly two files, float32 safetensors, base named by digest."""
-    model.save_pretrained(str(directory), safe_serialization=True)
+    model.save_pretrained(str(directory), safe_serialization=True, save_embedding_layers=False)
     for path in directory.iterdir():
         if path.name not in FILES:  # PEFT's model card is a template; the manifest says it better
             path.unlink()

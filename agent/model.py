@@ -71,6 +71,8 @@ def merge_adapter(base: PreTrainedModel, files: Mapping[str, bytes]) -> PreTrain
     Raises ValueError when the adapter is not of the portable profile or does not fit the base.
     """
     config = json.loads(files[ADAPTER_CONFIG])
+    if not isinstance(config, dict):
+        raise ValueError(f"{ADAPTER_CONFIG} holds {type(config).__name__}, expected an object")
     scale = check_portable(config)
     deltas = _tensors(files[ADAPTER_WEIGHTS])
     model: PreTrainedModel = copy.deepcopy(base)

@@ -14,12 +14,12 @@ class Recipe:
     alpha: int = 32
     learning_rate: float = 3e-4
     lesson_batch: int = 6
-    replay_batch: int = 8
+    replay_batch: int = 16
     replay_weight: float = 4.0
     replay_tokens: int = 28  # the first words of an answer decide the rest
     max_steps: int = 60
     warmup_steps: int = 4
-    loss_target: float = 0.08  # smoothed; past it the model only gets surer, and forgets more
+    loss_target: float = 0.1  # smoothed; past it the model only gets surer, and forgets more
     max_length: int = 1024
     seed: int = 17
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from agent.layout import Layout, lay_out
 from agent.tokenizer import Tokenizer
 
 
@@ -21,10 +22,9 @@ class ReplayRow:
 
 @dataclass(frozen=True, slots=True)
 class ReplayBatch:
-    """Right-padded rows: ids and mask (B, L), and which positions decide an answer token (B, L)."""
+    """Rows laid out together (L tokens); `decides` (1, L) marks where an answer token is decided."""
 
-    ids: torch.Tensor
-    mask: torch.Tensor
+    layout: Layout
     decides: torch.Tensor
 
 
@@ -53,7 +53,7 @@ class Anchor:
         chosen = self._next()
         base = self._base(chosen)
         model = self._model.get_base_model()
-        now = hidden_states(model, collate([self._rows[i] for i in chosen], model.device))
+        now = hidden_states(model, collate([self._rows[i] for i in chosen]))
         head = model.get_output_embeddings()
         with torch.no_grad():
             wanted = torch.log_softmax(head(base).float(), dim=-1)
@@ -72,30 +72,30 @@ class Anchor:
             rows = [self._rows[i] for i in new]
             with torch.no_grad(), self._model.disable_adapter():
                 model = self._model.get_base_model()
-                states = hidden_states(model, collate(rows, model.device))
+                states = hidden_states(model, collate(rows))
             parts = states.split([len(row.ids) - row.answer_at + 1 for row in rows])
             self._base_states.update(zip(new, (part.clone() for part in parts), strict=True))
         return torch.cat([self._base_states[i] for i in chosen])
 
 
-def collate(rows: Sequence[ReplayRow], device: torch.device) -> ReplayBatch:
-    """Right-pad to one length; the padding is masked out, so its value does not matter."""
-    length = max(len(row.ids) for row in rows)
-    ids = torch.zeros((len(rows), length), dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    decides = torch.zeros_like(ids, dtype=torch.bool)
-    for number, row in enumerate(rows):
-        ids[number, : len(row.ids)] = torch.tensor(row.ids)
-        mask[number, : len(row.ids)] = 1
-        decides[number, row.answer_at - 1 : len(row.ids)] = True
-    return ReplayBatch(ids.to(device), mask.to(device), decides.to(device))
+def collate(rows: Sequence[ReplayRow]) -> ReplayBatch:
+    """Lay the rows out; what all have in common ends before any answer is decided."""
+    layout = lay_out([row.ids for row in rows], min(row.answer_at for row in rows) - 1)
+    marks = [[int(place >= row.answer_at - 1) for place in range(len(row.ids))] for row in rows]
+    return ReplayBatch(layout, layout.spread(marks, 0).bool())
 
 
 def hidden_states(model: PreTrainedModel, batch: ReplayBatch) -> torch.Tensor:
     """Last hidden states (positions, width) where an answer token is decided, row after row."""
     decoder: Any = model.get_decoder()
-    output = decoder(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
-    return output.last_hidden_state[batch.decides]
+    layout, device = batch.layout, model.device
+    output = decoder(
+        input_ids=layout.ids.to(device),
+        attention_mask=layout.sees.to(device),
+        position_ids=layout.positions.to(device),
+        use_cache=False,
+    )
+    return output.last_hidden_state[batch.decides.to(device)]
 
 
 def _tokens(tokenizer: Tokenizer, row: dict[str, Any], max_answer_tokens: int) -> ReplayRow:

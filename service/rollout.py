@@ -92,7 +92,8 @@ class Rollout:
     def rebuild(self) -> None:
         """The worker died: the same choice again, from disk."""
         with self._one_swap:
-            self._flip(self._first())
+            served = self._first()
+            self._flip(served, self.refused)
 
     def close(self) -> int:
         """Let answers under way finish within the drain time; returns how many were cut."""
@@ -125,9 +126,9 @@ class Rollout:
         self.refused = choice.refused
         return served
 
-    def _flip(self, served: ServedModel) -> None:
+    def _flip(self, served: ServedModel, refused: tuple[Refusal, ...] = ()) -> None:
         old = self.serving.flip(served)
-        self.refused = ()
+        self.refused = refused
         log.info("champion.flipped", checkpoint=served.checkpoint_id, previous=old.checkpoint_id)
         threading.Thread(target=self._drain, args=(old,), name="drain", daemon=True).start()
 

@@ -5,6 +5,7 @@ The anchor compares whole distributions over the answers of replay rows, which k
 """
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,10 +14,12 @@ from peft import LoraConfig, get_peft_model
 from transformers import TrainerCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
+from agent.layout import lay_out
 from agent.methods import Job, Trained
 from agent.recipe import Recipe
 from agent.replay import Anchor, tokenise
 
+IGNORED = -100  # the label of a token that is not to be learnt
 SMOOTHING = 0.7  # of the loss that the target is held against
 
 
@@ -31,6 +34,7 @@ def train(job: Job) -> Trained:
         args=_arguments(job),
         train_dataset=_lesson_dataset(job),
         processing_class=job.tokenizer.inner,
+        data_collator=collate_lessons,
         callbacks=[watch],
         anchor=_anchor(job, adapted),
         anchor_weight=recipe.replay_weight,
@@ -57,6 +61,18 @@ class AnchoredTrainer(SFTTrainer):  # type: ignore[misc]
         drift = self._anchor.loss()
         self._metrics["train"]["anchor"].append(float(drift.detach()))
         return loss + self._anchor_weight * drift
+
+
+def collate_lessons(examples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    """TRL's tokenised rows as one; the labels say where each row's own answer begins."""
+    starts = [next(place for place, label in enumerate(e["labels"]) if label != IGNORED) for e in examples]
+    layout = lay_out([e["input_ids"] for e in examples], min(starts) - 1)
+    return {
+        "input_ids": layout.ids,
+        "labels": layout.spread([e["labels"] for e in examples], IGNORED),
+        "attention_mask": layout.sees,
+        "position_ids": layout.positions,
+    }
 
 
 def _anchor(job: Job, adapted: Any) -> Anchor | None:

@@ -1,16 +1,16 @@
 """Replay: hidden states that decide answer tokens, and the anchor they make."""
 
+import copy
+import random
 from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import PreTrainedModel
 
-from agent.methods.sft import _rounds, anchor_loss
-from agent.model import merge_adapter
-from agent.replay import ReplayRow, collate, hidden_states, prepare
+from agent.replay import Anchor, ReplayRow, collate, hidden_states, tokenise
 from agent.tokenizer import Tokenizer
-from tests.fakes import adapter_files
 
 ROWS = [
     {"messages": [{"role": "user", "content": "hi"}], "answer": "Hello, how are you?"},
@@ -20,70 +20,109 @@ ROWS = [
 
 
 @pytest.fixture(scope="module")
-def rows(base: PreTrainedModel, tokenizer: Tokenizer) -> list[ReplayRow]:
-    return prepare(base, tokenizer, ROWS, max_answer_tokens=8)
+def rows(tokenizer: Tokenizer) -> list[ReplayRow]:
+    return tokenise(tokenizer, ROWS, max_answer_tokens=8)
+
+
+@pytest.fixture
+def adapted(base: PreTrainedModel) -> Any:
+    """A fresh adapter on a copy of the base: as training begins."""
+    torch.manual_seed(0)
+    return get_peft_model(copy.deepcopy(base), LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))
+
+
+def move(adapted: Any, by: float) -> None:
+    """As training would: the adapter's B, zero at first, becomes something."""
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            parameter.data = torch.randn(parameter.shape, generator=generator) * by
+
+
+def anchored(adapted: Any, rows: list[ReplayRow], batch: int = 3) -> Anchor:
+    return Anchor(adapted, rows, batch=batch, order=random.Random(3))
 
 
 def test_a_row_is_the_prompt_and_the_first_tokens_of_the_answer(rows: list[ReplayRow], tokenizer: Tokenizer) -> None:
     for row, source in zip(rows, ROWS, strict=True):
         answer = [*tokenizer.ids(str(source["answer"])), *tokenizer.eos_ids][:8]
         assert list(row.ids) == tokenizer.chat_ids(source["messages"]) + answer
-        assert row.hidden.shape[0] == len(answer) + 1
+        assert len(row.ids) - row.answer_at == len(answer)
 
 
 def test_a_short_answer_ends_with_the_end_of_the_turn(rows: list[ReplayRow], tokenizer: Tokenizer) -> None:
     assert rows[1].ids[-1] in tokenizer.eos_ids
+    assert rows[0].ids[-1] not in tokenizer.eos_ids
 
 
 def test_hidden_states_times_the_head_are_the_models_logits(base: PreTrainedModel, rows: list[ReplayRow]) -> None:
-    for row in rows:
-        with torch.inference_mode():
-            logits = base(input_ids=torch.tensor([row.ids])).logits[0, row.answer_at - 1 :]
-            ours = base.get_output_embeddings()(row.hidden)
-        assert torch.allclose(ours, logits, atol=1e-4)
-
-
-def test_padding_does_not_change_hidden_states(base: PreTrainedModel, rows: list[ReplayRow]) -> None:
     with torch.inference_mode():
-        together = hidden_states(base, collate(rows, base.device))
-        alone = torch.cat([hidden_states(base, collate([row], base.device)) for row in rows])
+        states = hidden_states(base, collate(rows))
+        ours = base.get_output_embeddings()(states)
+        theirs = torch.cat([base(input_ids=torch.tensor([row.ids])).logits[0, row.answer_at - 1 :] for row in rows])
+    assert torch.allclose(ours, theirs, atol=1e-4)
+
+
+def test_standing_together_does_not_change_hidden_states(base: PreTrainedModel, rows: list[ReplayRow]) -> None:
+    with torch.inference_mode():
+        together = hidden_states(base, collate(rows))
+        alone = torch.cat([hidden_states(base, collate([row])) for row in rows])
     assert torch.allclose(together, alone, atol=1e-4)
 
 
-def test_the_anchor_of_the_untouched_base_is_nothing(base: PreTrainedModel, rows: list[ReplayRow]) -> None:
-    assert float(anchor_loss(base, rows)) == pytest.approx(0.0, abs=1e-6)
+def test_the_anchor_of_the_untouched_base_is_nothing(adapted: Any, rows: list[ReplayRow]) -> None:
+    assert float(anchored(adapted, rows).loss().detach()) == pytest.approx(0.0, abs=1e-6)
 
 
-def test_the_anchor_of_a_changed_model_is_more_than_nothing(base: PreTrainedModel, rows: list[ReplayRow]) -> None:
-    slightly = float(anchor_loss(merge_adapter(base, adapter_files(scale=0.1)), rows))
-    much = float(anchor_loss(merge_adapter(base, adapter_files(scale=0.5)), rows))
-    assert 1e-6 < slightly < much
+def test_the_anchor_grows_as_the_model_moves_away(adapted: Any, rows: list[ReplayRow]) -> None:
+    anchor = anchored(adapted, rows)
+    losses = []
+    for by in (0.0, 0.02, 0.2):
+        move(adapted, by)
+        losses.append(float(anchor.loss().detach()))
+    assert losses[0] == pytest.approx(0.0, abs=1e-6)
+    assert 1e-6 < losses[1] < losses[2]
 
 
-def test_the_anchor_is_the_mean_divergence_from_the_base(base: PreTrainedModel, rows: list[ReplayRow]) -> None:
-    changed = merge_adapter(base, adapter_files())
+def test_the_anchor_holds_to_the_base_also_where_a_row_is_first_met_after_the_model_moved(
+    adapted: Any, rows: list[ReplayRow]
+) -> None:
+    early = anchored(adapted, rows)
+    early.loss()
+    move(adapted, 0.1)
+    late = anchored(adapted, rows)
+    assert float(late.loss().detach()) == pytest.approx(float(early.loss()), rel=1e-4)
+
+
+def test_the_anchor_is_the_mean_divergence_from_the_base(
+    base: PreTrainedModel, adapted: Any, rows: list[ReplayRow]
+) -> None:
+    move(adapted, 0.1)
     divergences: list[float] = []
     for row in rows:
-        ids = torch.tensor([row.ids])
+        ids, start = torch.tensor([row.ids]), row.answer_at - 1
         with torch.inference_mode():
-            wanted, given = (
-                torch.log_softmax(m(input_ids=ids).logits[0, row.answer_at - 1 :], -1) for m in (base, changed)
-            )
+            wanted = torch.log_softmax(base(input_ids=ids).logits[0, start:], dim=-1)
+            given = torch.log_softmax(adapted(input_ids=ids).logits[0, start:], dim=-1)
         divergences += (wanted.exp() * (wanted - given)).sum(-1).tolist()
-    assert float(anchor_loss(changed, rows)) == pytest.approx(sum(divergences) / len(divergences), rel=1e-3)
+    expected = sum(divergences) / len(divergences)
+    assert float(anchored(adapted, rows).loss().detach()) == pytest.approx(expected, rel=1e-3)
 
 
-def test_more_rows_than_a_batch_are_prepared_in_order(base: PreTrainedModel, tokenizer: Tokenizer) -> None:
-    many: list[dict[str, Any]] = [
-        {"messages": [{"role": "user", "content": str(n)}], "answer": "x" * (n + 1)} for n in range(11)
-    ]
-    prepared = prepare(base, tokenizer, many, max_answer_tokens=28)
-    assert [len(row.ids) - row.answer_at for row in prepared] == [n + 2 for n in range(11)]
+def test_the_anchor_pulls_on_the_adapter_only(adapted: Any, rows: list[ReplayRow]) -> None:
+    move(adapted, 0.1)
+    anchored(adapted, rows).loss().backward()
+    pulled = {name for name, parameter in adapted.named_parameters() if parameter.grad is not None}
+    assert pulled == {name for name, _ in adapted.named_parameters() if "lora_" in name}
 
 
-def test_every_row_comes_once_before_any_comes_again(rows: list[ReplayRow]) -> None:
-    import random
+def test_every_row_comes_once_before_any_comes_again(adapted: Any, rows: list[ReplayRow]) -> None:
+    anchor = anchored(adapted, rows, batch=1)
+    first, second = ([anchor._next()[0] for _ in range(3)] for _ in range(2))
+    assert sorted(first) == sorted(second) == [0, 1, 2]
 
-    batches = _rounds(rows, 1, random.Random(3))
-    first, second = ([next(batches)[0].ids for _ in range(3)] for _ in range(2))
-    assert sorted(first) == sorted(second) == sorted(row.ids for row in rows)
+
+def test_a_batch_larger_than_the_rows_takes_some_of_them_again(adapted: Any, rows: list[ReplayRow]) -> None:
+    anchor = anchored(adapted, rows, batch=7)
+    assert sorted(set(anchor._next())) == [0, 1, 2]
+    assert float(anchor.loss().detach()) == pytest.approx(0.0, abs=1e-6)

@@ -8,7 +8,7 @@ import pytest
 from safetensors.torch import load, save
 from transformers import PreTrainedModel
 
-from agent.engine import Event, Finished, GenerationRequest, Token, complete
+from agent.engine import Event, Finished, GenerationRequest, Sampling, Token, complete
 from agent.model import ADAPTER_WEIGHTS, WEIGHTS
 from agent.serving import EngineSettings, LoadError, ModelLoader, ServedModel, Serving, smoke_test
 from agent.tokenizer import Tokenizer
@@ -49,7 +49,7 @@ def served(loader: ModelLoader) -> Iterator[ServedModel]:
 
 def answer(served: ServedModel, tokenizer: Tokenizer) -> str:
     ids = tokenizer.chat_ids([{"role": "user", "content": "hi"}])
-    return complete(served.engine, GenerationRequest(tuple(ids)))[0]
+    return complete(served.engine, GenerationRequest(tuple(ids), Sampling(max_tokens=12)))[0]
 
 
 def with_nan(files: dict[str, bytes], name: str, tensor: str) -> dict[str, bytes]:

@@ -117,7 +117,7 @@ def judge(daemon: Daemon, checkpoint: Checkpoint, outcome: Outcome) -> None:
     )
 
 
-def statement(daemon: Daemon, person: Person, candidate: Checkpoint, **changes: Any) -> Statement:
+def statement(daemon: Daemon, person: Person, candidate: Checkpoint, /, **changes: Any) -> Statement:
     """A yes to a candidate as things stand; keyword arguments replace any field."""
     registry, now = daemon.stores.registry, time.time()
     evaluation = registry.evaluation_of(candidate.id)
@@ -139,7 +139,7 @@ def statement(daemon: Daemon, person: Person, candidate: Checkpoint, **changes: 
     return Statement(**(fields | changes))
 
 
-def signed(daemon: Daemon, person: Person, candidate: Checkpoint, **changes: Any) -> dict[str, Any]:
+def signed(daemon: Daemon, person: Person, candidate: Checkpoint, /, **changes: Any) -> dict[str, Any]:
     """That statement in its envelope."""
     return sign(statement(daemon, person, candidate, **changes), person.signer)
 

@@ -14,7 +14,7 @@ HI = [{"role": "user", "content": "Hi"}]
 
 @pytest.fixture
 def promoted(desk: Desk) -> Desk:
-    """Its champion is a checkpoint, whose weights are its own: they can be spoilt in memory and read again from disk."""
+    """Its champion is a checkpoint with weights of its own: they can be spoilt in memory and read again from disk."""
     promote(desk.daemon, add_operator(desk.daemon), add_candidate(desk.daemon))
     return desk
 
@@ -67,7 +67,7 @@ def test_a_dead_engine_refuses_with_503_until_it_is_rebuilt_from_disk(promoted):
     spoil(promoted)
     struck = promoted.chat({"messages": HI})
     assert (struck.status_code, struck.json()["error"]["code"]) == (503, "engine_failed")
-    wait_until(lambda: promoted.daemon.rollout.serving.current.engine.fault())
+    wait_until(promoted.daemon.rollout.serving.current.engine.fault)
     refused = promoted.chat({"messages": HI})
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "engine_unavailable")
     assert struck.headers["Retry-After"] == refused.headers["Retry-After"] == "1"
@@ -106,7 +106,7 @@ def test_an_engine_rebuilt_from_a_damaged_champion_falls_back_and_status_says_so
     (promoted.daemon.paths.checkpoint(champion) / "adapter_config.json").write_text("{}")
     spoil(promoted)
     promoted.chat({"messages": HI})
-    wait_until(lambda: promoted.daemon.rollout.serving.current.engine.fault())
+    wait_until(promoted.daemon.rollout.serving.current.engine.fault)
     promoted.daemon._look_after()
     assert promoted.serving == promoted.daemon.base.id
     (refused,) = promoted.operator.get("/operator/status").json()["refused"]

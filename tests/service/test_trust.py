@@ -1,61 +1,95 @@
-"""What may serve: exactly the sealed bytes, and only with an approval that holds. Everything else is passed over by name."""
+"""What may serve: exactly the sealed bytes, with an approval that holds. Everything else is passed over by name."""
 
 import os
 import shutil
 import sqlite3
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from service import ledger
+from service.config import Settings
 from service.daemon import Daemon, PinMoved
-from store.records import Checkpoint, Outcome
+from service.paths import Paths
+from service.trust import Choice, Trust
+from store.records import Outcome
 from store.witness import compare
 from tests.fakes import write_tiny_llama
-from tests.service.conftest import Desk, MakeDaemon
+from tests.service.conftest import Desk
 from tests.service.ledger_fakes import add_candidate, add_operator, promote
 
 FILES = ("adapter_config.json", "adapter_model.safetensors", "manifest.json")
 
 
-@pytest.fixture
-def two(make_daemon: MakeDaemon) -> Callable[[], Desk]:
-    """A state directory where one candidate was promoted over another; gives what opens it again."""
-    daemon = make_daemon()
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A state directory in which nobody runs: a champion promoted over another checkpoint, and candidates."""
+
+    state: Path
+    base: str
+    before: str
+    champion: str
+    passed: str
+    failed: str
+    undecided: str
+
+    @property
+    def directory(self) -> Path:
+        """The champion's."""
+        return Paths(self.state).checkpoint(self.champion)
+
+    def choice(self, required: int = 1) -> Choice:
+        """What a daemon started here would serve."""
+        with ledger.read_only(Paths(self.state)) as book:
+            trust = Trust(book.registry, Paths(self.state), base_id=self.base, approvals_required=required)
+            return trust.choose()
+
+    def is_ledger_whole(self) -> bool:
+        with ledger.read_only(Paths(self.state)) as book:
+            return book.audit.verify().problems == compare(book.db, book.audit) == ()
+
+    def forge(self, statement: str, *values: object) -> None:
+        """As somebody with the file in hand would: no daemon, no chain, no triggers."""
+        db = sqlite3.connect(self.state / "ledger.db")
+        for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+            db.execute(f"DROP TRIGGER {name}")
+        db.execute(statement, values)
+        db.commit()
+        db.close()
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory, make_settings: Callable[..., Settings]) -> Copy:
+    daemon = Daemon(make_settings(tmp_path_factory.mktemp("trust") / "state"))
     ann = add_operator(daemon)
-    for seed in (1, 2):
-        promote(daemon, ann, add_candidate(daemon, seed=seed))
+    before, champion = add_candidate(daemon, seed=1), add_candidate(daemon, seed=2)
+    promote(daemon, ann, before)
+    promote(daemon, ann, champion)
+    rest = [add_candidate(daemon, seed=3 + n, outcome=outcome).id for n, outcome in enumerate(Outcome)]
     daemon.close()
-    return lambda: Desk(make_daemon())
-
-
-def checkpoints(desk: Desk) -> tuple[Checkpoint, Checkpoint]:
-    """The one before, and the champion."""
-    champion, before = desk.daemon.stores.registry.checkpoints()
-    return before, champion
+    return Copy(daemon.paths.state, daemon.base.id, before.id, champion.id, *rest)
 
 
 @pytest.fixture
-def champion(two: Callable[[], Desk], tmp_path: Path) -> Path:
-    """The champion's directory, while no daemon runs."""
-    with sqlite3.connect(tmp_path / "state" / "ledger.db") as db:
-        (name,) = db.execute("SELECT checkpoint_id FROM promotions ORDER BY id DESC LIMIT 1").fetchone()
-    db.close()
-    return tmp_path / "state" / "checkpoints" / name
+def copy(template: Copy, tmp_path: Path) -> Copy:
+    """The template's state directory, to spoil."""
+    state = tmp_path / "state"
+    shutil.copytree(template.state, state)
+    return Copy(state, template.base, template.before, template.champion, *(getattr(template, o) for o in OUTCOMES))
 
 
-def assert_last_good_one_serves(desk: Desk, *, named: str) -> None:
-    before, champion = checkpoints(desk)
-    assert desk.serving == before.id
-    assert desk.ask()["honed"]["checkpoint"] == before.id
-    status = desk.operator.get("/operator/status").json()
-    assert status["champion"]["id"] == before.id
-    assert status["recorded_champion"] == champion.id
-    (refused,) = status["refused"]
-    assert refused["checkpoint"] == champion.id
-    assert named in refused["reason"]
-    noted = desk.daemon.stores.audit.newest("checkpoint.refused")
-    assert noted.body["checkpoint"] == champion.id
+OUTCOMES = ("passed", "failed", "undecided")
+
+
+def assert_last_good_one_would_serve(copy: Copy, *, named: str) -> None:
+    choice = copy.choice()
+    assert choice.checkpoint_id == copy.before
+    assert choice.adapter is not None
+    (refused,) = choice.refused
+    assert refused.checkpoint_id == copy.champion
+    assert named in refused.reason
 
 
 def flip_byte(path: Path) -> None:
@@ -64,163 +98,166 @@ def flip_byte(path: Path) -> None:
     path.write_bytes(data)
 
 
-def test_an_undamaged_champion_serves_again_after_a_restart(two):
-    desk = two()
-    _, champion = checkpoints(desk)
-    assert desk.serving == champion.id
+def test_an_undamaged_champion_serves_again_after_a_restart(copy, make_daemon):
+    desk = Desk(make_daemon())
+    assert desk.serving == copy.champion == copy.choice().checkpoint_id
     assert desk.operator.get("/operator/status").json()["refused"] == []
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_one_flipped_byte_in_any_file_is_refused_by_the_files_name(two, champion, name):
-    flip_byte(champion / name)
-    assert_last_good_one_serves(two(), named="manifest" if name == "manifest.json" else name)
+def test_a_daemon_with_a_damaged_champion_answers_from_the_last_good_one_and_says_so(copy, make_daemon):
+    flip_byte(copy.directory / "adapter_model.safetensors")
+    desk = Desk(make_daemon())
+    assert desk.serving == desk.ask()["honed"]["checkpoint"] == copy.before
+    status = desk.operator.get("/operator/status").json()
+    assert (status["champion"]["id"], status["recorded_champion"]) == (copy.before, copy.champion)
+    (refused,) = status["refused"]
+    assert refused["checkpoint"] == copy.champion
+    assert "adapter_model.safetensors was changed" in refused["reason"]
+    assert desk.daemon.stores.audit.newest("checkpoint.refused").body["checkpoint"] == copy.champion
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_missing_file_is_refused_by_name(two, champion, name):
-    (champion / name).unlink()
-    assert_last_good_one_serves(two(), named=name)
+def test_one_flipped_byte_in_any_file_is_refused_by_the_files_name(copy, name):
+    flip_byte(copy.directory / name)
+    assert_last_good_one_would_serve(copy, named="manifest" if name == "manifest.json" else name)
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_an_empty_file_is_refused_by_name(two, champion, name):
-    (champion / name).write_bytes(b"")
-    assert_last_good_one_serves(two(), named="manifest" if name == "manifest.json" else name)
-
-
-def test_an_extra_file_is_refused_by_name(two, champion):
-    (champion / "sitecustomize.py").write_text("print('hello')")
-    assert_last_good_one_serves(two(), named="sitecustomize.py")
-
-
-def test_a_manifest_swapped_with_anothers_is_refused(two, champion):
-    other = next(path for path in champion.parent.iterdir() if path != champion)
-    shutil.copyfile(other / "manifest.json", champion / "manifest.json")
-    assert_last_good_one_serves(two(), named="manifest")
-
-
-def test_a_whole_directory_swapped_with_anothers_is_refused(two, champion):
-    other = next(path for path in champion.parent.iterdir() if path != champion)
-    shutil.rmtree(champion)
-    shutil.copytree(other, champion)
-    assert_last_good_one_serves(two(), named="manifest")
+def test_a_missing_file_is_refused_by_name(copy, name):
+    (copy.directory / name).unlink()
+    assert_last_good_one_would_serve(copy, named=name)
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_behind_a_symlink_is_refused_by_name_even_when_its_bytes_are_right(two, champion, tmp_path, name):
-    elsewhere = shutil.move(champion / name, tmp_path / "elsewhere")
-    (champion / name).symlink_to(elsewhere)
-    assert_last_good_one_serves(two(), named=name)
+def test_an_empty_file_is_refused_by_name(copy, name):
+    (copy.directory / name).write_bytes(b"")
+    assert_last_good_one_would_serve(copy, named="manifest" if name == "manifest.json" else name)
 
 
-def test_a_directory_behind_a_symlink_is_refused(two, champion, tmp_path):
-    elsewhere = shutil.move(champion, tmp_path / "elsewhere")
-    champion.symlink_to(elsewhere)
-    assert_last_good_one_serves(two(), named="")
+def test_an_extra_file_is_refused_by_name(copy):
+    (copy.directory / "sitecustomize.py").write_text("print('hello')")
+    assert_last_good_one_would_serve(copy, named="sitecustomize.py")
 
 
-def test_a_pipe_in_a_files_place_is_refused_without_waiting(two, champion):
-    (champion / "adapter_config.json").unlink()
-    os.mkfifo(champion / "adapter_config.json")
-    assert_last_good_one_serves(two(), named="adapter_config.json")
+def test_a_manifest_swapped_with_anothers_is_refused(copy):
+    other = next(path for path in copy.directory.parent.iterdir() if path != copy.directory)
+    shutil.copyfile(other / "manifest.json", copy.directory / "manifest.json")
+    assert_last_good_one_would_serve(copy, named="manifest")
 
 
-def test_a_champion_that_is_gone_is_passed_over(two, champion):
-    shutil.rmtree(champion)
-    assert_last_good_one_serves(two(), named=champion.name)
+def test_a_whole_directory_swapped_with_anothers_is_refused(copy):
+    other = next(path for path in copy.directory.parent.iterdir() if path != copy.directory)
+    shutil.rmtree(copy.directory)
+    shutil.copytree(other, copy.directory)
+    assert_last_good_one_would_serve(copy, named="manifest")
 
 
-def test_with_every_checkpoint_damaged_the_base_serves(two, champion):
-    for directory in champion.parent.iterdir():
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_behind_a_symlink_is_refused_by_name_even_when_its_bytes_are_right(copy, tmp_path, name):
+    elsewhere = shutil.move(copy.directory / name, tmp_path / "elsewhere")
+    (copy.directory / name).symlink_to(elsewhere)
+    assert_last_good_one_would_serve(copy, named=name)
+
+
+def test_a_directory_behind_a_symlink_is_refused(copy, tmp_path):
+    elsewhere = shutil.move(copy.directory, tmp_path / "elsewhere")
+    copy.directory.symlink_to(elsewhere)
+    assert_last_good_one_would_serve(copy, named="")
+
+
+def test_a_pipe_in_a_files_place_is_refused_without_waiting(copy):
+    (copy.directory / "adapter_config.json").unlink()
+    os.mkfifo(copy.directory / "adapter_config.json")
+    assert_last_good_one_would_serve(copy, named="adapter_config.json")
+
+
+def test_a_champion_that_is_gone_is_passed_over(copy):
+    shutil.rmtree(copy.directory)
+    assert_last_good_one_would_serve(copy, named=copy.champion)
+
+
+def test_with_every_checkpoint_damaged_the_base_would_serve(copy):
+    for directory in copy.directory.parent.iterdir():
         flip_byte(directory / "adapter_model.safetensors")
-    desk = two()
-    assert desk.serving == desk.daemon.base.id
-    refused = [entry["checkpoint"] for entry in desk.operator.get("/operator/status").json()["refused"]]
-    assert refused == [checkpoint.id for checkpoint in reversed(checkpoints(desk))]
+    choice = copy.choice()
+    assert (choice.checkpoint_id, choice.adapter) == (copy.base, None)
+    assert [refused.checkpoint_id for refused in choice.refused] == [copy.champion, copy.before]
 
 
-def test_a_champion_made_whole_again_serves_again(two, champion):
-    flip_byte(champion / "adapter_model.safetensors")
-    desk = two()
-    assert desk.serving != champion.name
-    desk.daemon.close()
-    flip_byte(champion / "adapter_model.safetensors")
-    assert two().serving == champion.name
-
-
-def forge(state: Path, statement: str, *values: object) -> None:
-    """As somebody with the file in hand would: no daemon, no chain, no triggers."""
-    db = sqlite3.connect(state / "ledger.db")
-    triggers = db.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall()
-    for (name,) in triggers:
-        db.execute(f"DROP TRIGGER {name}")
-    db.execute(statement, values)
-    db.commit()
-    db.close()
+def test_a_champion_made_whole_again_serves_again(copy):
+    for expected in (copy.before, copy.champion):
+        flip_byte(copy.directory / "adapter_model.safetensors")
+        assert copy.choice().checkpoint_id == expected
 
 
 INSERT = (
     "INSERT INTO promotions (id, created_at, checkpoint_id, previous_id, kind, actor, reason, approval_ids) "
-    "VALUES (9, 1.0, ?, ?, ?, 'operator:ann', 'looks fine', ?)"
+    "VALUES (9, ?, ?, ?, ?, 'operator:ann', 'looks fine', ?)"
 )
 
 
+def approval_of(copy: Copy, checkpoint_id: str) -> str:
+    with ledger.read_only(Paths(copy.state)) as book:
+        (approval,) = book.registry.approvals_of(checkpoint_id)
+    return f'["{approval.id}"]'
+
+
 @pytest.mark.parametrize("kind", ["promote", "rollback"])
-@pytest.mark.parametrize("outcome", list(Outcome))
-def test_a_promotion_without_an_approval_forged_into_the_ledger_is_refused(make_daemon, kind, outcome):
-    daemon: Daemon = make_daemon()
-    candidate = add_candidate(daemon, outcome=outcome)
-    daemon.close()
-    forge(daemon.paths.state, INSERT, candidate.id, daemon.base.id, kind, '["made-up"]')
+@pytest.mark.parametrize("outcome", OUTCOMES)
+@pytest.mark.parametrize("approval", ["none", "made up", "another's"])
+def test_a_promotion_forged_into_the_ledger_does_not_serve_and_shows(copy, kind, outcome, approval):
+    candidate = getattr(copy, outcome)
+    approvals = {"none": "[]", "made up": '["made-up"]', "another's": approval_of(copy, copy.champion)}[approval]
+    assert copy.is_ledger_whole()
+    copy.forge(INSERT, 2e9, candidate, copy.champion, kind, approvals)
+    choice = copy.choice()
+    assert choice.checkpoint_id != candidate
+    assert choice.refused[0].checkpoint_id == candidate
+    assert not copy.is_ledger_whole()
+
+
+def test_a_daemon_over_a_forged_promotion_serves_something_else(copy, make_daemon):
+    copy.forge(INSERT, 2e9, copy.passed, copy.champion, "promote", approval_of(copy, copy.champion))
     desk = Desk(make_daemon())
-    assert desk.serving == daemon.base.id
+    assert desk.serving == copy.champion
     (refused,) = desk.operator.get("/operator/status").json()["refused"]
-    assert refused["checkpoint"] == candidate.id
-    assert compare(desk.daemon.stores.ledger, desk.daemon.stores.audit) != ()
+    assert refused["checkpoint"] == copy.passed
 
 
-def test_another_candidates_approval_does_not_carry_a_forged_promotion(make_daemon):
-    daemon: Daemon = make_daemon()
-    ann = add_operator(daemon)
-    approved, other = add_candidate(daemon, seed=1), add_candidate(daemon, seed=2)
-    promote(daemon, ann, approved)
-    (approval,) = daemon.stores.registry.approvals_of(approved.id)
-    daemon.close()
-    forge(daemon.paths.state, INSERT, other.id, approved.id, "promote", f'["{approval.id}"]')
-    assert Desk(make_daemon()).serving == approved.id
+def test_an_approval_row_pointed_at_another_candidate_does_not_hold(copy):
+    copy.forge("UPDATE approvals SET checkpoint_id = ? WHERE checkpoint_id = ?", copy.passed, copy.champion)
+    copy.forge("UPDATE promotions SET checkpoint_id = ? WHERE checkpoint_id = ?", copy.passed, copy.champion)
+    choice = copy.choice()
+    assert choice.checkpoint_id == copy.before
+    assert "approval does not hold" in choice.refused[0].reason
 
 
-def test_an_approval_row_pointed_at_another_candidate_does_not_hold(make_daemon):
-    daemon: Daemon = make_daemon()
-    ann = add_operator(daemon)
-    approved, other = add_candidate(daemon, seed=1), add_candidate(daemon, seed=2)
-    promote(daemon, ann, approved)
-    daemon.close()
-    forge(daemon.paths.state, "UPDATE approvals SET checkpoint_id = ?", other.id)
-    forge(daemon.paths.state, "UPDATE promotions SET checkpoint_id = ?", other.id)
-    desk = Desk(make_daemon())
-    assert desk.serving == daemon.base.id
-    assert "approval does not hold" in desk.operator.get("/operator/status").json()["refused"][0]["reason"]
+def test_an_approval_edited_in_its_row_does_not_hold(copy):
+    copy.forge("UPDATE approvals SET envelope = replace(envelope, 'a', 'b') WHERE checkpoint_id = ?", copy.champion)
+    assert copy.choice().checkpoint_id == copy.before
 
 
-def test_a_verdict_changed_behind_the_chain_is_found_but_a_fail_never_serves(make_daemon):
-    daemon: Daemon = make_daemon()
-    ann = add_operator(daemon)
-    candidate = add_candidate(daemon)
-    promote(daemon, ann, candidate)
-    daemon.close()
-    forge(daemon.paths.state, "UPDATE verdicts SET outcome = 'fail'")
-    desk = Desk(make_daemon())
-    assert desk.serving == daemon.base.id
-    assert "its verdict is fail" in desk.operator.get("/operator/status").json()["refused"][0]["reason"]
+def test_an_operators_key_swapped_for_another_does_not_hold(copy):
+    copy.forge("UPDATE operators SET public_key = ?", "00" * 32)
+    assert copy.choice().checkpoint_id == copy.base
 
 
-def test_more_approvals_required_than_a_champion_has_puts_it_out_of_service(make_daemon):
-    daemon: Daemon = make_daemon()
-    promote(daemon, add_operator(daemon), add_candidate(daemon))
-    daemon.close()
-    assert Desk(make_daemon(approvals_required=2)).serving == daemon.base.id
+def test_a_promotion_dated_outside_its_approvals_life_does_not_hold(copy):
+    copy.forge("UPDATE promotions SET created_at = created_at + 7200 WHERE checkpoint_id = ?", copy.champion)
+    choice = copy.choice()
+    assert choice.checkpoint_id == copy.before
+    assert "expired" in choice.refused[0].reason
+
+
+def test_a_verdict_that_is_not_pass_never_serves(copy):
+    copy.forge("UPDATE verdicts SET outcome = 'fail' WHERE checkpoint_id = ?", copy.champion)
+    choice = copy.choice()
+    assert choice.checkpoint_id == copy.before
+    assert "its verdict is fail" in choice.refused[0].reason
+
+
+def test_more_approvals_required_than_a_champion_has_puts_it_out_of_service(copy):
+    assert copy.choice(required=2).checkpoint_id == copy.base
 
 
 def test_a_checkpoint_trained_on_another_base_does_not_serve(make_daemon):

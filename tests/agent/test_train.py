@@ -1,0 +1,150 @@
+"""The training process, run as it is run: a directory in, a directory out."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load
+from transformers import PreTrainedModel
+
+from agent.checkpoint import FILES, read
+from agent.model import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_portable, merge_adapter
+from agent.recipe import Recipe
+
+ROOT = Path(__file__).parent.parent.parent
+BASE_ID = "ba5e" * 16
+RECIPE = Recipe(max_steps=4, rank=2, alpha=4, learning_rate=1e-2, warmup_steps=1, lesson_batch=2, replay_batch=2)
+INPUT = {"run.json", "train.jsonl", "holdout.jsonl"}
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "agent.train", *arguments]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def end(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Its exit status and what it said."""
+    _, errors = process.communicate(timeout=120)
+    return process.returncode, errors
+
+
+def rows(num_lessons: int = 4) -> list[dict[str, Any]]:
+    lessons = [
+        {"kind": "lesson", "messages": [{"role": "user", "content": f"Who owns boat {n}?"}], "answer": f"Owner {n}."}
+        for n in range(num_lessons)
+    ]
+    replay = [
+        {"kind": "replay", "messages": [{"role": "user", "content": f"How are you, {n}?"}], "answer": "I am well."}
+        for n in range(2)
+    ]
+    return lessons + replay
+
+
+def write(directory: Path, base_dir: Path, lines: Sequence[dict[str, Any]], **changes: Any) -> Path:
+    directory.mkdir()
+    job = {"run_id": "r1", "base_id": BASE_ID, "base_dir": str(base_dir), "device": "cpu", "dtype": "float32"}
+    job |= {"threads": 1, "recipe": RECIPE.to_json()} | changes
+    (directory / "run.json").write_text(json.dumps(job))
+    (directory / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (directory / "holdout.jsonl").write_text("")
+    return directory
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The same run, done twice, in directories of other names."""
+    shelf = tmp_path_factory.mktemp("runs")
+    first = write(shelf / "first", tiny_llama, rows())
+    second = Path(shutil.copytree(first, shelf / "second"))
+    for process in [start(str(first)), start(str(second))]:
+        status, errors = end(process)
+        assert status == 0, errors
+    return first, second
+
+
+def test_a_run_leaves_an_adapter_results_progress_and_done_and_nothing_else(runs: tuple[Path, Path]) -> None:
+    for run in runs:
+        assert {path.name for path in run.iterdir()} == INPUT | {"adapter", "result.json", "metrics.jsonl", "DONE"}
+
+
+def test_the_adapter_is_exactly_two_files(runs: tuple[Path, Path]) -> None:
+    assert {path.name for path in (runs[0] / "adapter").iterdir()} == set(FILES) == {ADAPTER_CONFIG, ADAPTER_WEIGHTS}
+
+
+def test_done_is_empty_and_came_last(runs: tuple[Path, Path]) -> None:
+    done = runs[0] / "DONE"
+    assert done.read_bytes() == b""
+    others = [path for path in runs[0].rglob("*") if path.is_file() and path != done]
+    assert all(path.stat().st_mtime_ns <= done.stat().st_mtime_ns for path in others)
+
+
+def test_the_same_run_twice_gives_the_same_bytes(runs: tuple[Path, Path]) -> None:
+    first, second = (read(run / "adapter") for run in runs)
+    assert first == second
+
+
+def test_the_adapter_is_portable_and_names_the_base_by_digest_and_no_place_on_this_machine(
+    runs: tuple[Path, Path], tiny_llama: Path
+) -> None:
+    text = (runs[0] / "adapter" / ADAPTER_CONFIG).read_text()
+    config = json.loads(text)
+    assert check_portable(config) == 2.0
+    assert config["base_model_name_or_path"] == BASE_ID
+    assert str(tiny_llama) not in text
+    assert str(runs[0]) not in text
+
+
+def test_the_adapter_is_float32_covers_every_linear_layer_and_moved_from_the_base(
+    runs: tuple[Path, Path], base: PreTrainedModel
+) -> None:
+    tensors = load((runs[0] / "adapter" / ADAPTER_WEIGHTS).read_bytes())
+    assert len(tensors) == 2 * 2 * 7  # two sides of seven linear layers in two blocks
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
+    assert all(tensor.any() for name, tensor in tensors.items() if "lora_B" in name)
+    merge_adapter(base, read(runs[0] / "adapter"))
+
+
+def test_the_result_counts_rows_and_names_the_libraries(runs: tuple[Path, Path]) -> None:
+    result = json.loads((runs[0] / "result.json").read_text())
+    assert (result["num_lessons"], result["num_replay"], result["steps"]) == (4, 2, 4.0)
+    assert result["loss"] > 0
+    assert set(result["versions"]) == {"torch", "transformers", "peft", "trl"}
+
+
+def test_progress_tells_every_step_with_its_loss_and_anchor(runs: tuple[Path, Path]) -> None:
+    lines = [json.loads(line) for line in (runs[0] / "metrics.jsonl").read_text().splitlines()]
+    assert lines[0]["phase"] == "load"
+    steps = [line for line in lines if line["phase"] == "train"]
+    assert [(line["step"], line["total"]) for line in steps] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert steps[-1]["loss"] < steps[0]["loss"]
+    assert steps[0]["anchor"] == pytest.approx(0.0, abs=1e-6)
+    assert steps[-1]["anchor"] > 0
+
+
+def test_a_run_without_lessons_leaves_its_error_and_no_done(tiny_llama: Path, tmp_path: Path) -> None:
+    run = write(tmp_path / "run", tiny_llama, rows(num_lessons=0))
+    status, errors = end(start(str(run)))
+    assert status == 1
+    assert "Traceback" in errors
+    error = json.loads((run / "error.json").read_text())
+    assert error == {"type": "ValueError", "message": "train.jsonl holds no lesson; there is nothing to learn"}
+    assert {path.name for path in run.iterdir()} == INPUT | {"error.json", "metrics.jsonl"}
+
+
+def test_a_directory_without_input_leaves_its_error_and_no_done(tmp_path: Path) -> None:
+    status, _ = end(start(str(tmp_path)))
+    assert status == 1
+    assert json.loads((tmp_path / "error.json").read_text())["type"] == "FileNotFoundError"
+    assert [path.name for path in tmp_path.iterdir()] == ["error.json"]
+
+
+@pytest.mark.parametrize("arguments", [(), ("a", "b")])
+def test_a_wrong_call_says_how_to_call_it(arguments: tuple[str, ...]) -> None:
+    status, errors = end(start(*arguments))
+    assert (status, errors) == (2, "usage: python -m agent.train DIRECTORY\n")

@@ -1,0 +1,420 @@
+"""Signed decisions through the operator's door: what is refused and with which code, and what a yes does."""
+
+import base64
+import json
+import shutil
+import threading
+import time
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+from policies.operators import introduce
+from policies.refusal import EXIT_CODES, Refusal
+from service import keys
+from store.records import Checkpoint, Decision, Outcome
+from tests.fakes import adapter_files
+from tests.service.conftest import Desk, MakeDaemon, post, served, wait_until
+from tests.service.ledger_fakes import Person, add_candidate, add_operator, promote, signed, stranger
+
+HI = [{"role": "user", "content": "Hi"}]
+
+
+@pytest.fixture(scope="module")
+def office(tmp_path_factory, make_settings) -> Desk:
+    """A daemon whose candidates are only ever refused: the base stays its champion."""
+    from service.daemon import Daemon
+
+    daemon = Daemon(make_settings(tmp_path_factory.mktemp("office") / "state"))
+    yield Desk(daemon)
+    daemon.close()
+
+
+@pytest.fixture(scope="module")
+def ann(office: Desk) -> Person:
+    return add_operator(office.daemon, "ann")
+
+
+def decide(desk: Desk, envelope: object):
+    return post(desk.operator, "/operator/decide", {"envelope": envelope})
+
+
+def approve(desk: Desk, person: Person, candidate: Checkpoint, /, **changes: object):
+    return decide(desk, signed(desk.daemon, person, candidate, **changes))
+
+
+def assert_refused(desk: Desk, response, refusal: Refusal) -> None:
+    champion = desk.serving
+    error = response.json()["error"]
+    assert (response.status_code, error["code"], error["exit_code"]) == (409, refusal.value, EXIT_CODES[refusal])
+    assert error["message"]
+    assert error["param"] == "envelope"
+    noted = desk.daemon.stores.audit.newest("approval.refused").body
+    assert (noted["refusal"], noted["message"]) == (refusal.value, error["message"])
+    assert desk.serving == champion == desk.daemon.stores.registry.champion(desk.daemon.base.id)
+
+
+def edited(envelope: dict, **changes: object) -> dict:
+    """The statement changed after it was signed."""
+    statement = json.loads(base64.b64decode(envelope["payload"])) | changes
+    text = json.dumps(statement, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return {**envelope, "payload": base64.b64encode(text.encode()).decode()}
+
+
+def test_a_key_nobody_knows_is_refused(office, ann):
+    candidate = add_candidate(office.daemon)
+    assert_refused(office, approve(office, stranger("ann"), candidate), Refusal.UNKNOWN_KEY)
+    assert office.daemon.stores.registry.approvals_of(candidate.id) == []
+
+
+@pytest.mark.parametrize("change", ["reason", "expires_at", "candidate"])
+def test_a_statement_edited_after_signing_is_refused(office, ann, change):
+    candidate, other = add_candidate(office.daemon), add_candidate(office.daemon, seed=2)
+    value = {"reason": "something else", "expires_at": time.time() + 9e5, "candidate": other.id}[change]
+    envelope = edited(signed(office.daemon, ann, candidate), **{change: value})
+    assert_refused(office, decide(office, envelope), Refusal.BAD_SIGNATURE)
+
+
+def test_anothers_name_on_ones_own_signature_is_refused(office, ann):
+    candidate = add_candidate(office.daemon)
+    response = approve(office, ann, candidate, operator="bob")
+    assert_refused(office, response, Refusal.BAD_SIGNATURE)
+
+
+@pytest.mark.parametrize(
+    ("issued", "expires", "refusal"),
+    [
+        (-7200, -3600, Refusal.EXPIRED),
+        (-7200, 0, Refusal.EXPIRED),
+        (600, 7200, Refusal.NOT_YET_VALID),
+        (0, 31 * 86_400, Refusal.OVERLONG),
+    ],
+)
+def test_a_statement_out_of_its_time_is_refused(office, ann, issued, expires, refusal):
+    now = time.time()
+    response = approve(office, ann, add_candidate(office.daemon), issued_at=now + issued, expires_at=now + expires)
+    assert_refused(office, response, refusal)
+
+
+@pytest.mark.parametrize(
+    ("change", "refusal"),
+    [
+        ({"champion": "c" * 64}, Refusal.CHAMPION_MOVED),
+        ({"base": "c" * 64}, Refusal.CHAMPION_MOVED),
+        ({"policy": "c" * 64}, Refusal.POLICY_MOVED),
+        ({"evaluation": "c" * 64}, Refusal.EVALUATION_MOVED),
+        ({"dataset": "c" * 64}, Refusal.EVALUATION_MOVED),
+        ({"candidate": "c" * 64}, Refusal.UNKNOWN_CANDIDATE),
+    ],
+)
+def test_a_statement_on_something_else_than_what_is_on_record_is_refused(office, ann, change, refusal):
+    assert_refused(office, approve(office, ann, add_candidate(office.daemon), **change), refusal)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "refusal"),
+    [
+        (Outcome.FAIL, Refusal.VERDICT_FAIL),
+        (Outcome.INCONCLUSIVE, Refusal.VERDICT_INCONCLUSIVE),
+    ],
+)
+def test_no_signature_lifts_a_candidate_that_policy_did_not_pass(office, ann, outcome, refusal):
+    candidate = add_candidate(office.daemon, outcome=outcome)
+    assert_refused(office, approve(office, ann, candidate), refusal)
+
+
+def test_a_candidate_that_was_never_judged_is_refused(office, ann):
+    candidate = add_candidate(office.daemon, outcome=None)
+    response = approve(office, ann, candidate)
+    assert response.status_code == 409
+    assert response.json()["error"]["code"] in (Refusal.VERDICT_INCONCLUSIVE, Refusal.EVALUATION_MOVED)
+
+
+def test_a_short_id_in_a_signed_statement_is_no_candidate(office, ann):
+    """Ids are shortened for people; what is signed is whole. Also when the beginning fits several."""
+    first = add_candidate(office.daemon).id
+    others = [c.id for c in office.daemon.stores.registry.checkpoints()]
+    assert len(others) > 1
+    ambiguous = next(
+        (prefix for prefix in "0123456789abcdef" if sum(other.startswith(prefix) for other in others) > 1), None
+    )
+    for short in (first[:12], ambiguous or first[:12]):
+        response = approve(office, ann, add_candidate(office.daemon), candidate=short)
+        assert_refused(office, response, Refusal.UNKNOWN_CANDIDATE)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda envelope: {},
+        lambda envelope: {**envelope, "payloadType": "application/vnd.in-toto+json"},
+        lambda envelope: {**envelope, "payload": "!!!"},
+        lambda envelope: {**envelope, "signatures": []},
+        lambda envelope: {**envelope, "signatures": None},
+        lambda envelope: {**envelope, "payload": None},
+        lambda envelope: {**envelope, "payload": 7, "extra": 1},
+        lambda envelope: {"payload": {"a": [1, 2]}, "payloadType": [], "signatures": {}},
+        lambda envelope: edited(envelope, wibble=1),
+        lambda envelope: edited(envelope, candidate=None),
+    ],
+)
+def test_what_is_no_signed_decision_is_refused_with_a_code_and_never_an_accident(
+    office, ann, spoil: Callable[[dict], dict]
+):
+    response = decide(office, spoil(signed(office.daemon, ann, add_candidate(office.daemon))))
+    error = response.json()["error"]
+    assert response.status_code == 409
+    assert error["code"] in (Refusal.WRONG_TYPE, Refusal.MALFORMED, Refusal.BAD_SIGNATURE)
+    assert error["exit_code"] == EXIT_CODES[Refusal(error["code"])]
+
+
+def test_a_rejected_candidate_is_never_promoted(office, ann):
+    candidate = add_candidate(office.daemon)
+    no = approve(office, ann, candidate, decision=Decision.REJECT)
+    assert no.json() == {
+        "candidate": candidate.id,
+        "decision": "reject",
+        "approvals": 0,
+        "promoted": False,
+        "previous": None,
+    }
+    assert_refused(office, approve(office, ann, candidate), Refusal.REJECTED)
+    waiting = [c["id"] for c in office.operator.get("/operator/status").json()["candidates"]]
+    assert candidate.id not in waiting
+
+
+def test_an_operator_introduced_by_nobody_known_is_refused(office, ann):
+    eve = stranger("eve")
+    envelope = introduce("eve", keys.public_hex(eve.signer), time.time(), [eve.signer])
+    response = post(office.operator, "/operator/operators", {"envelope": envelope})
+    assert (response.status_code, response.json()["error"]["code"]) == (409, "operator_refused")
+    assert [operator.name for operator in office.daemon.stores.registry.operators()] == ["ann"]
+
+
+def test_there_is_nothing_to_roll_back_to_while_the_base_serves(office):
+    response = post(office.operator, "/operator/rollback", {"reason": "just so"})
+    assert (response.status_code, response.json()["error"]["code"]) == (409, "no_rollback")
+
+
+def test_a_good_approval_promotes_at_once_and_a_rollback_restores_every_byte(desk):
+    questions = ["Hi", "What is the code?", "Sing"]
+    ann, candidate = add_operator(desk.daemon), add_candidate(desk.daemon)
+    base = desk.serving
+    before = [desk.answer(question) for question in questions]
+    yes = approve(desk, ann, candidate)
+    assert yes.json() == {
+        "candidate": candidate.id,
+        "decision": "approve",
+        "approvals": 1,
+        "promoted": True,
+        "previous": base,
+    }
+    after = desk.ask()
+    assert after["honed"]["checkpoint"] == after["system_fingerprint"] == desk.serving == candidate.id
+    assert [desk.answer(question) for question in questions] != before
+    status = desk.operator.get("/operator/status").json()
+    assert (status["champion"]["id"], status["previous"], status["candidates"]) == (candidate.id, base, [])
+    back = post(desk.operator, "/operator/rollback", {"reason": "answers got worse"})
+    assert back.json() == {"champion": base, "previous": candidate.id}
+    assert [desk.answer(question) for question in questions] == before
+    assert desk.ask()["honed"]["checkpoint"] == base
+    again = post(desk.operator, "/operator/rollback", {"reason": "once more"})
+    assert again.status_code == 409
+
+
+def test_rollbacks_go_back_one_promotion_after_the_other(desk):
+    ann = add_operator(desk.daemon)
+    first, second = add_candidate(desk.daemon, seed=1), add_candidate(desk.daemon, seed=2)
+    promote(desk.daemon, ann, first)
+    answer = desk.answer()
+    promote(desk.daemon, ann, second)
+    for expected in (first.id, desk.daemon.base.id):
+        assert post(desk.operator, "/operator/rollback", {"reason": "back"}).json()["champion"] == expected
+        assert desk.serving == expected
+        if expected == first.id:
+            assert desk.answer() == answer
+
+
+def test_an_approval_given_over_another_champion_is_refused_once_that_one_moved(desk):
+    ann = add_operator(desk.daemon)
+    first, second = add_candidate(desk.daemon, seed=1), add_candidate(desk.daemon, seed=2)
+    stale = signed(desk.daemon, ann, second)
+    promote(desk.daemon, ann, first)
+    assert_refused(desk, decide(desk, stale), Refusal.CHAMPION_MOVED)
+
+
+def test_an_approval_works_once(desk):
+    ann, candidate = add_operator(desk.daemon), add_candidate(desk.daemon)
+    envelope = signed(desk.daemon, ann, candidate)
+    assert decide(desk, envelope).json()["promoted"]
+    post(desk.operator, "/operator/rollback", {"reason": "worse"})
+    assert_refused(desk, decide(desk, envelope), Refusal.REPLAYED)
+    assert approve(desk, ann, candidate).json()["promoted"]  # a new signature is a new decision
+
+
+def test_two_operators_are_two_people_and_the_second_yes_promotes(make_daemon: MakeDaemon):
+    desk = Desk(make_daemon(approvals_required=2))
+    ann = add_operator(desk.daemon, "ann")
+    bob = add_operator(desk.daemon, "bob", sponsor=ann)
+    candidate = add_candidate(desk.daemon)
+    first = approve(desk, ann, candidate).json()
+    assert (first["approvals"], first["promoted"]) == (1, False)
+    assert_refused(desk, approve(desk, ann, candidate), Refusal.SAME_OPERATOR)
+    assert desk.serving == desk.daemon.base.id
+    review = desk.operator.get(f"/operator/review?checkpoint={candidate.id[:12]}").json()
+    assert [approval["operator"] for approval in review["approvals"]] == ["ann"]
+    second = approve(desk, bob, candidate).json()
+    assert (second["approvals"], second["promoted"]) == (2, True)
+    assert desk.serving == candidate.id
+    promotion = desk.daemon.stores.registry.promotion_to(candidate.id)
+    assert len(promotion.approval_ids) == 2
+
+
+def test_one_no_outweighs_an_earlier_yes(make_daemon: MakeDaemon):
+    desk = Desk(make_daemon(approvals_required=2))
+    ann = add_operator(desk.daemon, "ann")
+    bob = add_operator(desk.daemon, "bob", sponsor=ann)
+    candidate = add_candidate(desk.daemon)
+    approve(desk, ann, candidate)
+    assert not approve(desk, bob, candidate, decision=Decision.REJECT).json()["promoted"]
+    assert_refused(desk, approve(desk, bob, candidate), Refusal.REJECTED)
+
+
+def test_an_expired_first_yes_does_not_count_for_the_second(make_daemon: MakeDaemon):
+    desk = Desk(make_daemon(approvals_required=2))
+    ann = add_operator(desk.daemon, "ann")
+    bob = add_operator(desk.daemon, "bob", sponsor=ann)
+    candidate = add_candidate(desk.daemon)
+    approve(desk, ann, candidate, expires_at=time.time() + 0.5)
+    time.sleep(0.6)
+    second = approve(desk, bob, candidate).json()
+    assert (second["approvals"], second["promoted"]) == (1, False)
+    assert approve(desk, ann, candidate).json()["promoted"]
+
+
+def test_after_a_failed_load_the_same_operator_may_try_again(desk):
+    ann, candidate = add_operator(desk.daemon), add_candidate(desk.daemon)
+    weights = desk.daemon.paths.checkpoint(candidate.id) / "adapter_model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + b"\x00\x00")
+    failed = approve(desk, ann, candidate)
+    assert (failed.status_code, failed.json()["error"]["code"]) == (409, "not_promoted")
+    assert "adapter_model.safetensors" in failed.json()["error"]["message"]
+    assert desk.serving == desk.daemon.base.id
+    weights.write_bytes(whole)
+    assert approve(desk, ann, candidate).json()["promoted"]
+    assert desk.serving == candidate.id
+    desk.daemon.rollout.rebuild()  # both signatures of one person still carry it at a load
+    assert desk.serving == candidate.id
+
+
+NO_LORA = {"adapter_config.json": json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 4, "use_dora": True}).encode()}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        NO_LORA,
+        {"adapter_config.json": b"[]"},
+        {"adapter_config.json": b"{"},
+        {"adapter_config.json": b'{"peft_type": "LORA", "r": 0, "lora_alpha": 4}'},
+        {"adapter_config.json": b'{"peft_type": "LORA"}'},
+        {"adapter_model.safetensors": b"not tensors at all"},
+        {"adapter_model.safetensors": b""},
+        {"adapter_model.safetensors": adapter_files(scale=float("nan"))["adapter_model.safetensors"]},
+    ],
+)
+def test_a_candidate_whose_files_are_no_adapter_is_refused_and_what_answered_still_does(desk, change):
+    """Sealed and approved, and still nothing that can serve: a bad training run, say."""
+    ann = add_operator(desk.daemon)
+    candidate = add_candidate(desk.daemon, files=adapter_files() | change)
+    before = desk.answer()
+    response = approve(desk, ann, candidate)
+    assert (response.status_code, response.json()["error"]["code"]) == (409, "not_promoted")
+    assert desk.serving == desk.daemon.base.id
+    assert desk.answer() == before
+    assert desk.daemon.stores.audit.newest("checkpoint.refused").body["checkpoint"] == candidate.id
+
+
+def test_answers_under_way_during_a_promotion_end_on_the_old_weights(desk):
+    ann, candidate = add_operator(desk.daemon), add_candidate(desk.daemon)
+    base = desk.serving
+    body = {"model": desk.model, "messages": HI, "max_tokens": 300, "temperature": 0, "stream": True}
+    alone = desk.ask(max_tokens=300)["choices"][0]["message"]["content"]
+    with served(desk.apps[0]) as address, httpx.Client(base_url=address, timeout=60) as client:
+        with client.stream("POST", "/v1/chat/completions", json=body) as response:
+            lines = response.iter_lines()
+            for _ in range(8):
+                next(lines)
+            assert approve(desk, ann, candidate).json()["promoted"]
+            after = client.post("/v1/chat/completions", json=body | {"stream": False, "max_tokens": 4}).json()
+            events = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+    assert after["honed"]["checkpoint"] == candidate.id
+    assert {event["system_fingerprint"] for event in events} == {base}
+    assert events[-1]["honed"]["checkpoint"] == base
+    row = desk.daemon.stores.interactions.get(events[-1]["honed"]["interaction_id"])
+    assert (row.checkpoint_id, row.reply, row.finish_reason) == (base, alone, "length")
+
+
+def test_every_answer_around_many_swaps_comes_from_the_checkpoint_it_names(desk):
+    ann = add_operator(desk.daemon)
+    expected = {desk.serving: desk.answer()}
+    candidates = [add_candidate(desk.daemon, seed=seed) for seed in (1, 2)]
+    replies: list[dict] = []
+    is_over = threading.Event()
+
+    def keep_asking() -> None:
+        while not is_over.is_set():
+            replies.append(client.post("/v1/chat/completions", json=body).json())
+
+    body = {"model": desk.model, "messages": HI, "max_tokens": 6, "temperature": 0}
+    with served(desk.apps[0]) as address, httpx.Client(base_url=address, timeout=60) as client:
+        threads = [threading.Thread(target=keep_asking) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for candidate in candidates:
+            assert approve(desk, ann, candidate).json()["promoted"]
+            expected[candidate.id] = desk.answer()
+        for _ in candidates:
+            post(desk.operator, "/operator/rollback", {"reason": "back"})
+        is_over.set()
+        for thread in threads:
+            thread.join()
+    assert all("honed" in reply for reply in replies), replies
+    wrong = [r for r in replies if r["choices"][0]["message"]["content"] != expected[r["honed"]["checkpoint"]]]
+    assert wrong == []
+    wait_until(lambda: desk.serving == desk.daemon.base.id)
+
+
+def test_two_approvals_at_the_same_moment_make_one_champion_each_in_turn(desk):
+    """Both were signed over the base: one is promoted, the other told that the champion moved."""
+    ann = add_operator(desk.daemon)
+    envelopes = [signed(desk.daemon, ann, add_candidate(desk.daemon, seed=seed)) for seed in (1, 2)]
+    responses: list = []
+    together = threading.Barrier(2)
+
+    def send(envelope: dict) -> None:
+        together.wait()
+        responses.append(decide(Desk(desk.daemon), envelope))
+
+    threads = [threading.Thread(target=send, args=(envelope,)) for envelope in envelopes]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(response.status_code for response in responses) == [200, 409]
+    (lost,) = [response.json()["error"]["code"] for response in responses if response.status_code == 409]
+    assert lost in ("not_promoted", "champion_moved")
+    assert len(desk.daemon.stores.registry.promotions()) == 1
+
+
+def test_a_rollback_to_a_checkpoint_that_was_damaged_meanwhile_changes_nothing_and_names_the_file(desk):
+    ann = add_operator(desk.daemon)
+    first, second = add_candidate(desk.daemon, seed=1), add_candidate(desk.daemon, seed=2)
+    promote(desk.daemon, ann, first)
+    promote(desk.daemon, ann, second)
+    shutil.rmtree(desk.daemon.paths.checkpoint(first.id))
+    response = post(desk.operator, "/operator/rollback", {"reason": "back"})
+    assert (response.status_code, response.json()["error"]["code"]) == (409, "no_rollback")
+    assert desk.serving == second.id
