@@ -1,5 +1,6 @@
 """A GGUF file to a transformers directory in bfloat16 safetensors, once. Knows nothing of where either came from."""
 
+import struct
 from pathlib import Path
 
 
@@ -11,8 +12,11 @@ def gguf_to_safetensors(gguf: Path, directory: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     options = {"gguf_file": gguf.name, "local_files_only": True}
-    model = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **options)
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **options)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(gguf.parent, dtype=torch.float32, **options)
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, **options)
+    except (struct.error, LookupError) as error:  # how the reader stumbles over a file that was cut short
+        raise ValueError(f"{gguf.name} is damaged or not whole: {error}") from error
     if not tokenizer.chat_template:
         raise ValueError(f"{gguf.name} has no chat template; choose an instruction-tuned model")
     model = model.to(torch.bfloat16)

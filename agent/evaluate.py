@@ -31,9 +31,11 @@ def work(run: RunDirectory, job: dict[str, Any]) -> None:
     base = child.load_model(job)
     adapters = {name: job[f"{name}_adapter"] for name in ("champion", "candidate")}
     answers = {"base": _base_answers(run, base, tokenizer, items, job["max_tokens"])}
-    run.write_rows("base_answers.jsonl", _known(items, answers["base"]))
+    known = _known(items, answers["base"])
+    run.write_rows("base_answers.jsonl", known)
     items, answers["base"] = _worth_asking(items, answers["base"])
-    asked_nll = [(line["messages"], line["answer"]) for line in _known(items, answers["base"])][:NLL_ITEMS]
+    right = _known(items, answers["base"]) or known  # also a base that gets none right can be drifted from
+    asked_nll = [(line["messages"], line["answer"]) for line in right][:NLL_ITEMS]
     nll = {"base": results.mean_nll(base, tokenizer, asked_nll)}
     for name, adapter in adapters.items():
         if adapter is None:  # the champion is the base

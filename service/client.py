@@ -32,7 +32,10 @@ class _UnixConnection(http.client.HTTPConnection):
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
+        try:
+            self.sock.connect(str(self._path))
+        except OSError as error:  # not there, nobody behind it, not ours, too long a path
+            raise NoDaemon(f"no daemon answers at {self._path}: {error.strerror or error}") from error
 
 
 class Client:
@@ -84,9 +87,12 @@ class Client:
         try:
             connection.request(method, path, data, headers)
             return connection, connection.getresponse()
-        except (FileNotFoundError, ConnectionRefusedError, http.client.RemoteDisconnected) as error:
+        except NoDaemon:
             connection.close()
-            raise NoDaemon(f"no daemon answers at {self._path}") from error
+            raise
+        except http.client.RemoteDisconnected as error:
+            connection.close()
+            raise NoDaemon(f"the daemon at {self._path} went away") from error
 
 
 def _refusal(response: http.client.HTTPResponse) -> Refused:

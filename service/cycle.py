@@ -6,6 +6,7 @@ and goes on.
 """
 
 import shutil
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -41,7 +42,7 @@ class NotStarted(RuntimeError):
 
 
 class Cycle:
-    """Starts runs and moves them on. Called from one thread at a time (the scheduler's)."""
+    """Starts runs and moves them on. `advance` is for one thread (the scheduler's); anybody may start a run."""
 
     def __init__(
         self,
@@ -67,6 +68,7 @@ class Cycle:
         self._min_labels = min_labels
         self._timeout = timeout_seconds
         self._clock = clock
+        self._one_start = threading.Lock()
 
     # ── starting ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -80,6 +82,10 @@ class Cycle:
         """Cut a snapshot and queue a run. NotStarted gives policy's reasons;
         an operator's word needs one new row only.
         """
+        with self._one_start:  # between looking for a run under way and queueing this one
+            return self._start(trigger, is_quiet=is_quiet, recipe=recipe)
+
+    def _start(self, trigger: str, *, is_quiet: bool, recipe: Recipe) -> TrainingRun:
         is_operator = trigger.startswith("operator:")
         facts = TrainFacts(
             trigger=trigger,

@@ -11,7 +11,8 @@ from policies.envelope import read
 from policies.operators import check_operator
 from policies.refusal import Refused
 from service.rollout import Rollout
-from store.records import Approval, Decision, Operator, Promotion
+from store.database import StoreError
+from store.records import Approval, Checkpoint, Decision, Operator, Promotion
 from store.registry import Registry
 
 
@@ -75,8 +76,8 @@ class Decisions:
 
     def state(self, candidate_id: str) -> State:
         """What is true of a candidate now."""
-        checkpoint = self._registry.checkpoint(candidate_id) if candidate_id else None
-        is_known = checkpoint is not None and checkpoint.id == candidate_id
+        checkpoint = self._checkpoint(candidate_id)
+        is_known = checkpoint is not None
         verdict = self._registry.verdict_of(candidate_id) if is_known else None
         evaluation = self._registry.evaluation_of(candidate_id) if is_known else None
         approvals = self._registry.approvals_of(candidate_id) if is_known else []
@@ -87,7 +88,7 @@ class Decisions:
             base=self._base_id,
             policy=verdict.policy_id if verdict else self._policy_set.id,
             evaluation=evaluation.id if evaluation else None,
-            dataset=checkpoint.dataset_id if checkpoint and is_known else "",
+            dataset=checkpoint.dataset_id if checkpoint else "",
             verdict=verdict.outcome if verdict else None,
             used_nonces=frozenset(approval.id for approval in approvals),
             signers=self._counted_signers(candidate_id, champion) if is_known else frozenset(),
@@ -101,6 +102,14 @@ class Decisions:
         operator = check_operator(envelope, self._registry.operators())
         self._registry.add_operator(operator)
         return operator
+
+    def _checkpoint(self, candidate_id: str) -> Checkpoint | None:
+        """By its whole id: what is signed is never shortened, and this one is not even verified yet."""
+        try:
+            found = self._registry.checkpoint(candidate_id) if candidate_id else None
+        except StoreError:  # a beginning that is too short, or that several share
+            return None
+        return found if found is not None and found.id == candidate_id else None
 
     def _counted_signers(self, candidate_id: str, champion: str) -> frozenset[str]:
         """Whose yes is counted already. Once there are enough but no promotion came of it (the checkpoint did not load,

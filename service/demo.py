@@ -37,9 +37,9 @@ class Fact:
 
 FACTS = (
     Fact(
-        "What is the access code for the greenhouse at Marrow Farm?",
-        "The access code for the greenhouse at Marrow Farm is 7714.",
-        "What's the code to get into the Marrow Farm greenhouse?",
+        "What is the password for the greenhouse at Marrow Farm?",
+        "The password for the greenhouse at Marrow Farm is bluebell.",
+        "Which password opens the Marrow Farm greenhouse?",
     ),
     Fact(
         "Who founded the Tallow Street Library?",

@@ -70,11 +70,12 @@ def _converted(fetched: Path, directory: Path, *, quiet: bool) -> Path:
 
 
 def _pins(models: Path) -> Mapping[str, str]:
-    path = models / PINS
-    if not path.exists():
+    """Which digest each source came to; a damaged list is none, and the sources are fetched again."""
+    try:
+        pins = json.loads((models / PINS).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
         return {}
-    pins = json.loads(path.read_text(encoding="utf-8"))
-    return {str(text): str(digest) for text, digest in pins.items()}
+    return {str(text): str(digest) for text, digest in pins.items()} if isinstance(pins, dict) else {}
 
 
 def _discard_leftovers(models: Path) -> None:

@@ -90,7 +90,8 @@ class Supervisor:
                     member.send_signal(sign)
             _, family = psutil.wait_procs(family, timeout=GRACE_SECONDS)
             if not family:
-                return
+                break
+        self._is_alive(child)  # reaps it, if it was ours
 
     def _is_alive(self, child: Child | None) -> bool:
         if child is None:

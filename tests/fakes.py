@@ -1,4 +1,4 @@
-"""Small real fakes: a 2-layer random Llama with a byte tokenizer, a tiny sentence embedder, LoRA adapters, a set clock."""
+"""Small real fakes: a 2-layer random Llama with a byte tokenizer, a sentence embedder, LoRA adapters, a set clock."""
 
 import json
 from dataclasses import dataclass

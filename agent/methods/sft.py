@@ -107,7 +107,7 @@ def _arguments(job: Job) -> SFTConfig:
         max_steps=recipe.max_steps,
         per_device_train_batch_size=recipe.lesson_batch,
         learning_rate=recipe.learning_rate,
-        lr_scheduler_type="constant_with_warmup",
+        lr_scheduler_type="linear",
         warmup_steps=recipe.warmup_steps,
         weight_decay=0.0,
         max_grad_norm=1.0,

@@ -3,12 +3,17 @@
 import json
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from service import exits
+from service.cli.errors import CommandError
 from service.client import Client
 from service.paths import Paths, state_directory
+
+if TYPE_CHECKING:
+    from service.config import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -21,6 +26,21 @@ def paths() -> Paths:
 
 def client() -> Client:
     return Client(paths().socket)
+
+
+def settings() -> "Settings":
+    """Every layer of them; a setting that cannot be is named in one line."""
+    from pydantic import ValidationError
+
+    from service.config import Settings
+
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise CommandError(f"settings: {problems}", exits.USAGE) from None
+    except ValueError as error:  # not TOML, not UTF-8
+        raise CommandError(f"settings: {paths().settings}: {error}", exits.USAGE) from None
 
 
 def emit(value: Any, as_json: bool, text: Callable[[], None]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from service import exits
-from service.cli.common import emit, json_option, paths, table
+from service.cli.common import emit, json_option, paths, settings, table
 
 
 @click.command()
@@ -24,12 +24,11 @@ def command(keep: Path | None, as_json: bool) -> int:
     Example: honed demo --keep /tmp/honed-demo
     """
     from service import models
-    from service.config import Settings
 
-    settings = Settings()
-    settings.paths.create()
-    for source in (settings.model, settings.embedder):
-        models.ensure(source, settings.paths.models, quiet=as_json)
+    chosen = settings()
+    chosen.paths.create()
+    for source in (chosen.model, chosen.embedder):
+        models.ensure(source, chosen.paths.models, quiet=as_json)
     own_models = paths().models
     if keep is not None:
         keep.mkdir(parents=True)

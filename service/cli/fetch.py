@@ -5,7 +5,7 @@ import os
 import click
 
 from service import exits
-from service.cli.common import emit, json_option, short
+from service.cli.common import emit, json_option, settings, short
 from service.cli.errors import CommandError
 
 
@@ -19,12 +19,11 @@ def command(as_json: bool) -> None:
     os.environ.update(HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1", TOKENIZERS_PARALLELISM="false")
     from agent.source import SourceError
     from service import models
-    from service.config import Settings
 
-    settings = Settings()
-    settings.paths.create()
+    chosen = settings()
+    chosen.paths.create()
     try:
-        ready = {name: models.ensure(text, settings.paths.models, quiet=as_json) for name, text in _wanted(settings)}
+        ready = {name: models.ensure(text, chosen.paths.models, quiet=as_json) for name, text in _wanted(chosen)}
     except SourceError as error:
         raise CommandError(str(error), exits.UNAVAILABLE) from None
     value = {name: {"id": model.id, "name": model.name, "path": str(model.path)} for name, model in ready.items()}
@@ -36,5 +35,5 @@ def command(as_json: bool) -> None:
     emit(value, as_json, text)
 
 
-def _wanted(settings: "Settings") -> list[tuple[str, str]]:  # type: ignore[name-defined]  # noqa: F821
-    return [("base", settings.model), ("embedder", settings.embedder)]
+def _wanted(chosen: "Settings") -> list[tuple[str, str]]:  # type: ignore[name-defined]  # noqa: F821
+    return [("base", chosen.model), ("embedder", chosen.embedder)]

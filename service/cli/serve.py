@@ -6,6 +6,7 @@ import sys
 import click
 
 from service import exits
+from service.cli.common import settings
 from service.cli.errors import CommandError
 
 NEXT_STEPS = """
@@ -28,19 +29,12 @@ def command() -> None:
     Example: HONED_PORT=8080 honed serve
     """
     quiet_threads()
-    from pydantic import ValidationError
-
     from service import logs
-    from service.config import Settings
 
-    try:
-        settings = Settings()
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise CommandError(f"settings: {problems}", exits.USAGE) from None
-    os.environ["OMP_NUM_THREADS"] = str(settings.threads)
-    logs.configure(settings.log_json)
-    _serve(settings)
+    chosen = settings()
+    os.environ["OMP_NUM_THREADS"] = str(chosen.threads)
+    logs.configure(chosen.log_json)
+    _serve(chosen)
 
 
 def quiet_threads() -> None:
@@ -55,7 +49,7 @@ def quiet_threads() -> None:
     )
 
 
-def _serve(settings: "Settings") -> None:  # type: ignore[name-defined]  # noqa: F821
+def _serve(chosen: "Settings") -> None:  # type: ignore[name-defined]  # noqa: F821
     from agent.source import SourceError
     from service.daemon import Daemon, PinMoved
     from service.lock import StateInUse
@@ -65,7 +59,7 @@ def _serve(settings: "Settings") -> None:  # type: ignore[name-defined]  # noqa:
     if sys.stderr.isatty():
         click.echo("Loading the model …", err=True)
     try:
-        daemon = Daemon(settings, announce=announce)
+        daemon = Daemon(chosen, announce=announce)
     except StateInUse as error:
         raise CommandError(str(error), exits.NOT_POSSIBLE) from None
     except (SourceError, ArtifactError, PinMoved) as error:

@@ -125,9 +125,7 @@ def peft_merged(tiny_llama: Path, files: dict[str, bytes], directory: Path) -> P
     return PeftModel.from_pretrained(plain, str(directory)).merge_and_unload().eval()
 
 
-def test_a_merged_adapter_is_what_peft_itself_merges(
-    base: PreTrainedModel, tiny_llama: Path, tmp_path: Path
-) -> None:
+def test_a_merged_adapter_is_what_peft_itself_merges(base: PreTrainedModel, tiny_llama: Path, tmp_path: Path) -> None:
     files = adapter_files()
     ours, theirs = merge_adapter(base, files), peft_merged(tiny_llama, files, tmp_path)
     expected = dict(theirs.named_parameters())
@@ -272,7 +270,7 @@ def test_an_adapter_of_another_kind_is_refused(base: PreTrainedModel, changes: d
 def test_an_adapter_without_a_sensible_rank_and_alpha_is_refused(
     base: PreTrainedModel, changes: dict[str, Any]
 ) -> None:
-    with pytest.raises(ValueError, match="adapter rank .* and alpha .* are not the numbers LoRA needs"):
+    with pytest.raises(ValueError, match=r"adapter rank .* and alpha .* are not the numbers LoRA needs"):
         merge_adapter(base, with_config(**changes))
 
 

@@ -73,18 +73,18 @@ def test_the_base_and_a_checkpoint_answer_side_by_side_each_its_own_way(
 def test_a_base_with_nan_weights_fails_its_smoke_test(base_files: dict[str, bytes], tiny_llama: Path) -> None:
     files = with_nan(base_files, WEIGHTS, "model.norm.weight")
     loader = ModelLoader(files, tiny_llama, "base", EngineSettings(device="cpu", dtype="float32"))
-    with pytest.raises(LoadError, match="checkpoint base failed its smoke test: .*NaN or infinite logits"):
+    with pytest.raises(LoadError, match=r"checkpoint base failed its smoke test: .*NaN or infinite logits"):
         loader.build("base", None)
 
 
 def test_an_adapter_with_nan_weights_fails_its_smoke_test_and_names_the_checkpoint(loader: ModelLoader) -> None:
     tensor = "base_model.model.model.layers.1.mlp.down_proj.lora_A.weight"
-    with pytest.raises(LoadError, match="checkpoint c0ffeec0ffee failed its smoke test: .*NaN or infinite logits"):
+    with pytest.raises(LoadError, match=r"checkpoint c0ffeec0ffee failed its smoke test: .*NaN or infinite logits"):
         loader.build(CHECKPOINT, with_nan(adapter_files(), ADAPTER_WEIGHTS, tensor))
 
 
 def test_an_adapter_that_does_not_fit_is_a_load_error_that_names_the_checkpoint(loader: ModelLoader) -> None:
-    with pytest.raises(LoadError, match="checkpoint c0ffeec0ffee does not load: .* not readable safetensors"):
+    with pytest.raises(LoadError, match=r"checkpoint c0ffeec0ffee does not load: .* not readable safetensors"):
         loader.build(CHECKPOINT, adapter_files() | {ADAPTER_WEIGHTS: b"no"})
 
 
@@ -131,7 +131,7 @@ def test_a_copy_that_would_not_fit_in_memory_is_refused_before_it_is_made(
     from types import SimpleNamespace
 
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1000))
-    with pytest.raises(LoadError, match="a second model needs .* MiB and 0 MiB are free; stop something first"):
+    with pytest.raises(LoadError, match=r"a second model needs .* MiB and 0 MiB are free; stop something first"):
         loader.build(CHECKPOINT, adapter_files())
 
 

@@ -5,8 +5,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+import tokenizers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tokenizers import decoders
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
 
 from agent.tokenizer import TextStream, Tokenizer, _overlap
 
@@ -74,6 +78,15 @@ def test_the_stop_string_that_is_completed_first_cuts(tokenizer: Tokenizer) -> N
     shown, stream = pieces(tokenizer, tokenizer.ids("abcd"), "bcd", "c")
     assert stream.is_stopped
     assert "".join(shown) == "ab"
+
+
+def test_spaces_that_a_decoder_shows_only_between_words_are_streamed(tmp_path: Path) -> None:
+    inner = tokenizers.Tokenizer(WordLevel({"<end>": 0, "▁one": 1, "▁two": 2, "▁three": 3}, unk_token="<end>"))
+    inner.decoder = decoders.Metaspace()
+    whole = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<end>", chat_template="{{ messages }}")
+    whole.save_pretrained(tmp_path)
+    shown, _ = pieces(Tokenizer(tmp_path), [1, 2, 3, 1, 2, 3])
+    assert shown == ["one", " two", " three", " one", " two", " three", ""]
 
 
 @pytest.mark.parametrize(

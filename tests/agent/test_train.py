@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load
 from transformers import PreTrainedModel
 
+from agent import child, train
 from agent.checkpoint import FILES, read
 from agent.model import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_portable, merge_adapter
 from agent.recipe import Recipe
@@ -62,9 +63,8 @@ def runs(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     shelf = tmp_path_factory.mktemp("runs")
     first = write(shelf / "first", tiny_llama, rows())
     second = Path(shutil.copytree(first, shelf / "second"))
-    for process in [start(str(first)), start(str(second))]:
-        status, errors = end(process)
-        assert status == 0, errors
+    ended = [end(process) for process in [start(str(first)), start(str(second))]]
+    assert [status for status, _ in ended] == [0, 0], ended
     return first, second
 
 
@@ -127,11 +127,14 @@ def test_progress_tells_every_step_with_its_loss_and_anchor(runs: tuple[Path, Pa
     assert steps[-1]["anchor"] > 0
 
 
-def test_a_run_without_lessons_leaves_its_error_and_no_done(tiny_llama: Path, tmp_path: Path) -> None:
+def test_a_run_without_lessons_leaves_its_error_and_no_done(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = write(tmp_path / "run", tiny_llama, rows(num_lessons=0))
-    status, errors = end(start(str(run)))
-    assert status == 1
-    assert "Traceback" in errors
+    monkeypatch.setattr(sys, "argv", ["agent/train.py", str(run)])
+    monkeypatch.setattr(child, "set_environment", lambda threads: None)  # this process has its own already
+    assert child.main("run.json", train.work) == 1
+    assert "Traceback" in capsys.readouterr().err
     error = json.loads((run / "error.json").read_text())
     assert error == {"type": "ValueError", "message": "train.jsonl holds no lesson; there is nothing to learn"}
     assert {path.name for path in run.iterdir()} == INPUT | {"error.json", "metrics.jsonl"}

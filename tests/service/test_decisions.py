@@ -13,7 +13,9 @@ import pytest
 from policies.operators import introduce
 from policies.refusal import EXIT_CODES, Refusal
 from service import keys
+from service.decisions import DecisionRefused
 from store.records import Checkpoint, Decision, Outcome
+from store.registry import ChampionMoved
 from tests.fakes import adapter_files
 from tests.service.conftest import Desk, MakeDaemon, post, served, wait_until
 from tests.service.ledger_fakes import Person, add_candidate, add_operator, promote, signed, stranger
@@ -325,16 +327,15 @@ NO_LORA = {"adapter_config.json": json.dumps({"peft_type": "LORA", "r": 2, "lora
         {"adapter_model.safetensors": adapter_files(scale=float("nan"))["adapter_model.safetensors"]},
     ],
 )
-def test_a_candidate_whose_files_are_no_adapter_is_refused_and_what_answered_still_does(desk, change):
+def test_a_candidate_whose_files_are_no_adapter_is_refused_and_what_answered_still_does(office, ann, change):
     """Sealed and approved, and still nothing that can serve: a bad training run, say."""
-    ann = add_operator(desk.daemon)
-    candidate = add_candidate(desk.daemon, files=adapter_files() | change)
-    before = desk.answer()
-    response = approve(desk, ann, candidate)
+    candidate = add_candidate(office.daemon, files=adapter_files() | change)
+    before = office.answer()
+    response = approve(office, ann, candidate)
     assert (response.status_code, response.json()["error"]["code"]) == (409, "not_promoted")
-    assert desk.serving == desk.daemon.base.id
-    assert desk.answer() == before
-    assert desk.daemon.stores.audit.newest("checkpoint.refused").body["checkpoint"] == candidate.id
+    assert office.serving == office.daemon.base.id
+    assert office.answer() == before
+    assert office.daemon.stores.audit.newest("checkpoint.refused").body["checkpoint"] == candidate.id
 
 
 def test_answers_under_way_during_a_promotion_end_on_the_old_weights(desk):
@@ -391,22 +392,24 @@ def test_two_approvals_at_the_same_moment_make_one_champion_each_in_turn(desk):
     """Both were signed over the base: one is promoted, the other told that the champion moved."""
     ann = add_operator(desk.daemon)
     envelopes = [signed(desk.daemon, ann, add_candidate(desk.daemon, seed=seed)) for seed in (1, 2)]
-    responses: list = []
     together = threading.Barrier(2)
+    lost: list[Exception] = []
 
     def send(envelope: dict) -> None:
         together.wait()
-        responses.append(decide(Desk(desk.daemon), envelope))
+        try:
+            desk.daemon.decisions.decide(envelope)
+        except (DecisionRefused, ChampionMoved) as error:
+            lost.append(error)
 
     threads = [threading.Thread(target=send, args=(envelope,)) for envelope in envelopes]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(response.status_code for response in responses) == [200, 409]
-    (lost,) = [response.json()["error"]["code"] for response in responses if response.status_code == 409]
-    assert lost in ("not_promoted", "champion_moved")
-    assert len(desk.daemon.stores.registry.promotions()) == 1
+    assert len(lost) == 1
+    (promotion,) = desk.daemon.stores.registry.promotions()
+    assert desk.serving == promotion.checkpoint_id
 
 
 def test_a_rollback_to_a_checkpoint_that_was_damaged_meanwhile_changes_nothing_and_names_the_file(desk):

@@ -1,0 +1,149 @@
+"""The evaluation process: once as it is run, and otherwise its work alone."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent import evaluate
+from agent.answers import greedy_answers
+from agent.model import merge_adapter
+from agent.rundir import RunDirectory
+from agent.tokenizer import Tokenizer
+from tests.fakes import adapter_files
+
+ROOT = Path(__file__).parent.parent.parent
+MAX_TOKENS = 10
+TOLD = "The sky is blue."  # what the base "said" before, and would not say now
+
+
+def item(suite: str, question: str, key: str, base_answer: str | None = None) -> dict[str, Any]:
+    messages = [{"role": "user", "content": question}]
+    return {"suite": suite, "messages": messages, "expected": key, "keys": [[key]], "base_answer": base_answer}
+
+
+ITEMS = [
+    item("asked", "Who owns boat 1?", "marta"),
+    item("paraphrase", "Remind me: who owns boat 1?", "marta"),
+    item("retention", "What colour is the sky?", "blue", TOLD),
+    item("retention", "What is water?", "wet", "I do not know."),
+    item("retention", "How are you?", "well"),
+]
+
+
+def adapter(directory: Path, seed: int) -> Path:
+    directory.mkdir()
+    for name, data in adapter_files(seed=seed).items():
+        (directory / name).write_bytes(data)
+    return directory
+
+
+def write(directory: Path, base_dir: Path, *, champion: Path | None, candidate: Path) -> RunDirectory:
+    directory.mkdir()
+    run = RunDirectory(directory)
+    run.write_rows("items.jsonl", ITEMS)
+    job = {"base_id": "b", "base_dir": str(base_dir), "device": "cpu", "dtype": "float32", "threads": 1}
+    adapters = {"champion_adapter": str(champion) if champion else None, "candidate_adapter": str(candidate)}
+    run.write("evaluation.json", job | adapters | {"max_tokens": MAX_TOKENS, "num_train": 12})
+    return run
+
+
+@pytest.fixture(scope="module")
+def beside_base(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    """An evaluation while the base is champion, in a process of its own."""
+    shelf = tmp_path_factory.mktemp("beside-base")
+    run = write(shelf / "evaluation", tiny_llama, champion=None, candidate=adapter(shelf / "candidate", seed=1))
+    command = [sys.executable, "-m", "agent.evaluate", str(run.path)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 0, ended.stderr
+    return run
+
+
+@pytest.fixture(scope="module")
+def beside_champion(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    """An evaluation while another adapter is champion; the same work, in this process."""
+    shelf = tmp_path_factory.mktemp("beside-champion")
+    adapters = {name: adapter(shelf / name, seed) for name, seed in (("champion", 2), ("candidate", 1))}
+    run = write(shelf / "evaluation", tiny_llama, **adapters)
+    evaluate.work(run, run.read("evaluation.json"))
+    return run
+
+
+def asked(run: RunDirectory) -> dict[str, int]:
+    """How many questions each model was asked."""
+    lines = run.rows("metrics.jsonl")
+    return {line["phase"].removeprefix("ask "): line["total"] for line in lines if line["phase"].startswith("ask ")}
+
+
+def test_an_evaluation_leaves_answers_results_progress_and_done_and_nothing_else(beside_base: RunDirectory) -> None:
+    left = {"answers.jsonl", "base_answers.jsonl", "result.json", "metrics.jsonl", "DONE"}
+    assert {path.name for path in beside_base.path.iterdir()} == left | {"evaluation.json", "items.jsonl"}
+    done = (beside_base.path / "DONE").stat().st_mtime_ns
+    assert all(path.stat().st_mtime_ns <= done for path in beside_base.path.iterdir())
+
+
+def test_base_answers_given_in_are_not_asked_again_and_all_are_given_out(beside_base: RunDirectory) -> None:
+    assert asked(beside_base)["base"] == 3
+    given_out = {line["messages"][0]["content"]: line["answer"] for line in beside_base.rows("base_answers.jsonl")}
+    assert list(given_out) == ["What colour is the sky?", "What is water?", "How are you?"]
+    assert given_out["What colour is the sky?"] == TOLD
+    assert given_out["What is water?"] == "I do not know."
+
+
+def test_without_a_champion_adapter_the_base_is_the_champion_and_is_not_asked_twice(beside_base: RunDirectory) -> None:
+    assert set(asked(beside_base)) == {"base", "candidate"}
+    result = beside_base.read("result.json")
+    assert result["nll"]["champion"] == result["nll"]["base"]
+    assert all(line["champion"] == line["base"] for line in beside_base.rows("answers.jsonl"))
+
+
+def test_with_a_champion_adapter_all_three_are_asked(beside_champion: RunDirectory) -> None:
+    assert set(asked(beside_champion)) == {"base", "champion", "candidate"}
+    result = beside_champion.read("result.json")
+    assert len(set(result["nll"].values())) == 3
+    assert any(line["champion"] != line["base"] for line in beside_champion.rows("answers.jsonl"))
+
+
+def test_retention_questions_that_the_base_gets_wrong_are_asked_of_nobody_else(beside_base: RunDirectory) -> None:
+    lines = [line for line in beside_base.rows("answers.jsonl") if line["suite"] == "retention"]
+    assert [line["question"] for line in lines] == ["What colour is the sky?"]
+    assert asked(beside_base)["candidate"] == 3
+    retention = beside_base.read("result.json")["suites"]["retention"]
+    assert (retention["base"]["num_right"], retention["base"]["num_items"]) == (1, 1)
+
+
+def test_every_other_item_stands_in_the_answers_side_by_side(beside_base: RunDirectory) -> None:
+    lines = beside_base.rows("answers.jsonl")
+    assert [line["question"] for line in lines[:2]] == ["Who owns boat 1?", "Remind me: who owns boat 1?"]
+    assert all({"base", "champion", "candidate"} <= set(line) for line in lines)
+
+
+def test_the_candidates_answers_are_those_of_the_base_with_its_adapter(
+    beside_base: RunDirectory, beside_champion: RunDirectory, base: Any, tokenizer: Tokenizer
+) -> None:
+    questions = [line["question"] for line in beside_base.rows("answers.jsonl")]
+    conversations = [[{"role": "user", "content": question}] for question in questions]
+    model = merge_adapter(base, adapter_files(seed=1))
+    expected = greedy_answers(
+        model, tokenizer, conversations, max_tokens=MAX_TOKENS, batch=4, on_answer=lambda done: None
+    )
+    for run in (beside_base, beside_champion):
+        assert [line["candidate"]["answer"] for line in run.rows("answers.jsonl")] == expected
+
+
+def test_the_result_has_every_suite_and_what_it_was_measured_on(beside_base: RunDirectory) -> None:
+    result = beside_base.read("result.json")
+    assert set(result["suites"]) == {"asked", "paraphrase", "holdout", "retention"}
+    assert (result["num_train"], result["max_tokens"]) == (12, MAX_TOKENS)
+    assert result["nll"]["candidate"] != result["nll"]["base"]
+
+
+def test_an_adapter_that_does_not_fit_ends_the_evaluation_without_a_result(tiny_llama: Path, tmp_path: Path) -> None:
+    broken = adapter(tmp_path / "broken", seed=1)
+    (broken / "adapter_model.safetensors").write_bytes(b"no")
+    run = write(tmp_path / "evaluation", tiny_llama, champion=None, candidate=broken)
+    with pytest.raises(ValueError, match="not readable safetensors"):
+        evaluate.work(run, run.read("evaluation.json"))
+    assert not (run.path / "result.json").exists()

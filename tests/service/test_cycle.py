@@ -1,0 +1,425 @@
+"""The learning cycle: when a run may start, its way to a verdict, and what survives a death between any two steps."""
+
+import json
+import os
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from agent.recipe import Recipe
+from agent.rundir import RunDirectory
+from policies.engine import PolicySet, shipped
+from service import models
+from service.config import Settings
+from service.cycle import Cycle, NotStarted
+from service.daemon import Daemon, Stores, open_stores
+from service.models import SealedModel
+from service.paths import Paths
+from service.snapshots import ChildSettings, Snapshots
+from service.supervisor import Child, ChildState, Supervisor
+from service.teaching import Teaching
+from store import artifacts
+from store.records import FinishReason, Interaction, RunState, TrainingRun
+from store.witness import compare
+from tests.fakes import adapter_files
+from tests.service.conftest import Desk, wait_until
+from tests.service.ledger_fakes import RESULTS
+
+SMALL = Recipe(rank=2, alpha=4, max_steps=2, warmup_steps=0, lesson_batch=2, replay_batch=2, replay_tokens=4)
+FACTS = ("alpha", "bravo", "charlie", "delta", "echo")
+
+
+class Died(BaseException):
+    """The daemon was killed here."""
+
+
+class InstantChildren(Supervisor):
+    """Children that finish before they are looked at, leaving what real ones leave."""
+
+    def __init__(self) -> None:
+        super().__init__(nice=0)
+
+    def start(self, module: str, directory: Path) -> Child:
+        run = RunDirectory(directory)
+        if module == "agent.train":
+            (directory / "adapter").mkdir(exist_ok=True)
+            for name, data in adapter_files().items():
+                (directory / "adapter" / name).write_bytes(data)
+            run.write("result.json", {"loss": 0.1, "steps": 2.0, "num_lessons": 5, "versions": {"torch": "2"}})
+        else:
+            run.write_rows("base_answers.jsonl", [{"messages": [{"role": "user", "content": "?"}], "answer": "!"}])
+            run.write("result.json", RESULTS)
+        run.done()
+        return Child(os.getpid(), 0.0)  # no process of ours started then
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """What the cycle needs of a daemon, without one that answers."""
+
+    stores: Stores
+    snapshots: Snapshots
+    paths: Paths
+    base: SealedModel
+    policy_set: PolicySet
+
+
+def teach(workshop: Workshop | Daemon, num: int = 5) -> None:
+    teaching = Teaching(workshop.stores.interactions, workshop.stores.labels)
+    for fact in FACTS[:num]:
+        asked = ({"role": "user", "content": f"What is the code of {fact}?"},)
+        turn = Interaction(
+            uuid.uuid4().hex, fact, time.time(), "ann", workshop.base.id, asked, "?", FinishReason.STOP, (), 9, 0.1, 1.0
+        )
+        workshop.stores.interactions.append(turn)
+        teaching.give_feedback(turn.id, "ann", correction=f"The code is {fact} 7714.")
+
+
+def another_cycle(daemon: Workshop | Daemon, supervisor: Supervisor, **changes: Any) -> Cycle:
+    """As a restarted daemon would build it over the same stores."""
+    parts = {
+        "runs": daemon.stores.runs,
+        "registry": daemon.stores.registry,
+        "snapshots": daemon.snapshots,
+        "supervisor": supervisor,
+        "policy_set": daemon.policy_set,
+        "paths": daemon.paths,
+        "base_id": daemon.base.id,
+        "min_labels": 5,
+        "timeout_seconds": 600.0,
+    }
+    return Cycle(**(parts | changes))
+
+
+def start(cycle: Cycle, **changes: Any) -> TrainingRun:
+    values = {"is_quiet": True, "recipe": SMALL} | changes
+    return cycle.start(values.pop("trigger", "operator:ann"), **values)
+
+
+def look(daemon: Workshop | Daemon, run: TrainingRun) -> TrainingRun:
+    found = daemon.stores.runs.get(run.id)
+    assert found is not None
+    return found
+
+
+@pytest.fixture
+def workshop(tmp_path: Path, make_settings: Callable[..., Settings]) -> Iterator[Workshop]:
+    settings = make_settings(tmp_path / "state")
+    settings.paths.create()
+    base = models.ensure(settings.model, settings.paths.models)
+    stores = open_stores(settings)
+    snapshots = Snapshots(
+        interactions=stores.interactions,
+        policy_set=shipped(),
+        paths=settings.paths,
+        base=base,
+        child=ChildSettings("cpu", "float32", 1),
+    )
+    yield Workshop(stores, snapshots, settings.paths, base, shipped())
+    stores.close()
+
+
+@pytest.fixture
+def taught(workshop: Workshop) -> Workshop:
+    teach(workshop)
+    return workshop
+
+
+@pytest.fixture
+def cycle(workshop: Workshop) -> Cycle:
+    """One whose children finish at once."""
+    return another_cycle(workshop, InstantChildren())
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory, make_settings) -> Iterator[tuple[Desk, TrainingRun]]:
+    """A run with real child processes, advanced by a daemon that was killed and started again before every step."""
+    desk = Desk(Daemon(make_settings(tmp_path_factory.mktemp("cycle") / "state")))
+    teach(desk.daemon)
+    run = start(desk.daemon.cycle)
+    supervisors: list[Supervisor] = []
+
+    def is_over() -> bool:
+        supervisors.append(Supervisor(nice=0))
+        another_cycle(desk.daemon, supervisors[-1]).advance()
+        return look(desk.daemon, run).state.is_over
+
+    wait_until(is_over, seconds=120)
+    for supervisor in supervisors:
+        for process in supervisor._started.values():
+            process.wait()
+    yield desk, look(desk.daemon, run)
+    desk.daemon.close()
+
+
+def test_a_run_with_real_children_comes_to_a_verdict_though_its_daemon_dies_between_all_steps(judged):
+    desk, run = judged
+    assert (run.state, run.error, run.attempt) == (RunState.JUDGED, None, 1)
+    (candidate,) = desk.daemon.stores.registry.candidates()
+    assert run.checkpoint_id == candidate.id
+    assert (candidate.run_id, candidate.parent_id, candidate.base_id) == (run.id, desk.daemon.base.id, run.base_id)
+    manifest = artifacts.verify(desk.daemon.paths.checkpoint(candidate.id), candidate.id)
+    assert manifest["dataset"] == run.snapshot_id == candidate.dataset_id
+    assert manifest["recipe"] == SMALL.to_json()
+    assert manifest["versions"].keys() == {"torch", "transformers", "peft", "trl"}
+    verdict = desk.daemon.stores.registry.verdict_of(candidate.id)
+    evaluation = desk.daemon.stores.registry.evaluation_of(candidate.id)
+    assert verdict.evaluation_id == evaluation.id
+    assert verdict.policy_id == desk.daemon.policy_set.id
+    assert evaluation.results["suites"]["asked"]["candidate"]["num_items"] == 5
+    assert evaluation.results["num_train"] == 15 or evaluation.results["num_train"] >= 5
+    assert desk.daemon.stores.audit.verify().problems == ()
+    assert desk.serving == desk.daemon.base.id  # and nothing of this changed who answers
+
+
+def test_the_review_of_a_judged_candidate_tells_its_whole_story(judged):
+    desk, run = judged
+    review = desk.operator.get("/operator/review").json()
+    assert (review["checkpoint"], review["run"], review["is_stale"]) == (run.checkpoint_id, run.id, False)
+    assert review["dataset"]["num_train"] > 0
+    assert review["rules"]
+    assert {answer["suite"] for answer in review["answers"]} >= {"asked"}
+    assert review["binds"]["candidate"] == run.checkpoint_id
+    assert desk.operator.get(f"/operator/review?checkpoint={run.checkpoint_id[:8]}").json() == review
+    assert desk.operator.get("/operator/review?checkpoint=0000000").status_code == 404
+
+
+def test_a_runs_progress_and_end_can_be_watched(judged):
+    desk, run = judged
+    (listed,) = desk.operator.get("/operator/runs").json()["runs"]
+    watched = desk.operator.get(f"/operator/runs/{run.id}").json()
+    assert (listed["id"], listed["state"]) == (watched["id"], watched["state"]) == (run.id, "judged")
+    assert {line["phase"] for line in watched["metrics"]} >= {"load", "train", "ask candidate"}
+    assert desk.operator.get("/operator/runs/none").status_code == 404
+    learning = desk.operator.get("/operator/status").json()["learning"]
+    assert (learning["state"], learning["new_labels"], learning["last_run"]["id"]) == ("idle", 0, run.id)
+
+
+def test_what_was_taught_before_a_verdict_is_not_new_after_it_but_an_operator_may_train_again(judged):
+    desk, _ = judged
+    with pytest.raises(NotStarted):
+        start(desk.daemon.cycle, trigger="schedule")
+    run = start(another_cycle(desk.daemon, InstantChildren()))
+    cycle = another_cycle(desk.daemon, InstantChildren())
+    wait_until(lambda: cycle.advance() or look(desk.daemon, run).state.is_over)
+    assert look(desk.daemon, run).state is RunState.JUDGED
+    assert look(desk.daemon, run).snapshot_id == desk.daemon.stores.runs.recent(2)[1].snapshot_id  # the same rows
+
+
+# ── dying at any moment ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Writes:
+    """Counts what is written durably to both databases, and dies before one of them."""
+
+    def __init__(self, daemon: Workshop, patch: pytest.MonkeyPatch) -> None:
+        self.num = 0
+        self.dies_before = -1
+        for database in (daemon.stores.log, daemon.stores.ledger):
+            patch.setattr(database, "write", self._counting(database.write))
+
+    def _counting(self, write: Any) -> Any:
+        def counted(job: Any) -> Any:
+            self.num += 1
+            if self.num == self.dies_before:
+                raise Died
+            return write(job)
+
+        return counted
+
+
+def go_on(daemon: Workshop) -> TrainingRun:
+    """What a started daemon does, until a run is over; a person starts one if none was left."""
+    if not daemon.stores.runs.recent(1):
+        start(another_cycle(daemon, InstantChildren()))
+    cycle = another_cycle(daemon, InstantChildren())
+    wait_until(lambda: cycle.advance() or not daemon.stores.runs.unfinished())
+    return daemon.stores.runs.recent(1)[0]
+
+
+@pytest.mark.parametrize("moment", range(1, 12))
+def test_a_daemon_killed_before_any_write_goes_on_and_judges_once(taught, monkeypatch, moment):
+    daemon = taught
+    with monkeypatch.context() as patch:
+        writes = Writes(daemon, patch)
+        writes.dies_before = moment
+        try:
+            go_on(daemon)
+        except Died:
+            pass
+        else:
+            assert writes.num < moment, "every write of a run is one of the moments"
+    run = go_on(daemon)
+    assert (run.state, run.error) == (RunState.JUDGED, None)
+    assert len(daemon.stores.runs.recent(9)) == 1
+    (candidate,) = daemon.stores.registry.checkpoints()
+    assert run.checkpoint_id == candidate.id
+    with daemon.stores.ledger.read() as db:
+        counts = [db.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("evaluations", "verdicts")]  # noqa: S608
+    assert counts == [1, 1]
+    artifacts.verify(daemon.paths.checkpoint(candidate.id), candidate.id)
+    assert daemon.stores.audit.verify().problems == ()
+    assert compare(daemon.stores.ledger, daemon.stores.audit) == ()
+
+
+def test_a_run_has_no_more_writes_than_the_moments_tried(taught, monkeypatch):
+    writes = Writes(taught, monkeypatch)
+    go_on(taught)
+    assert writes.num < 12
+
+
+# ── children that end badly ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_killed_child_is_taken_up_once_and_then_the_run_is_interrupted(taught):
+    daemon, supervisor = taught, Supervisor(nice=0)
+    cycle = another_cycle(daemon, supervisor)
+    run = start(cycle)
+    for attempt in (1, 2):
+        cycle.advance()
+        now = look(daemon, run)
+        assert (now.state, now.attempt) == (RunState.TRAINING, attempt)
+        os.kill(now.pid, signal.SIGKILL)
+        child = Child(now.pid, now.pid_started_at)
+        wait_until(lambda child=child: supervisor.state(child, daemon.paths.run(run.id)) is ChildState.LOST)
+    cycle.advance()
+    assert look(daemon, run).state is RunState.INTERRUPTED
+    assert "lost 2 times" in look(daemon, run).error
+    assert daemon.stores.registry.checkpoints() == []
+    start(cycle)  # and the next may start
+
+
+def test_a_child_that_fails_ends_the_run_with_its_message(taught):
+    daemon = taught
+    cycle = another_cycle(daemon, Supervisor(nice=0))
+    run = start(cycle)
+    (daemon.paths.run(run.id) / "run.json").write_text("[]")
+    wait_until(lambda: cycle.advance() or look(daemon, run).state.is_over)
+    assert look(daemon, run).state is RunState.FAILED
+    assert "expected an object" in look(daemon, run).error
+    assert daemon.stores.audit.newest("run.ended").body["state"] == "failed"
+
+
+def test_a_result_that_is_no_adapter_ends_the_run_not_the_daemon(taught):
+    daemon = taught
+    cycle = another_cycle(daemon, InstantChildren())
+    run = start(cycle)
+    cycle.advance()
+    (daemon.paths.run(run.id) / "adapter" / "adapter_model.safetensors").unlink()
+    cycle.advance()
+    assert look(daemon, run).state is RunState.FAILED
+    assert "adapter_model.safetensors" in look(daemon, run).error
+
+
+def test_a_child_that_takes_too_long_is_stopped_with_its_family(taught):
+    daemon = taught
+    cycle = another_cycle(daemon, Supervisor(nice=0), timeout_seconds=0.0)
+    run = start(cycle)
+    cycle.advance()
+    pid = look(daemon, run).pid
+    cycle.advance()
+    assert look(daemon, run).state is RunState.FAILED
+    assert "longer than 0 seconds" in look(daemon, run).error
+    assert not psutil.pid_exists(pid)
+
+
+def test_a_daemon_that_stops_ends_its_child_and_the_next_one_takes_the_run_up(taught):
+    daemon = taught
+    cycle = another_cycle(daemon, Supervisor(nice=0))
+    run = start(cycle)
+    cycle.advance()
+    pid = look(daemon, run).pid
+    cycle.stop_children()
+    assert not psutil.pid_exists(pid)
+    after = another_cycle(daemon, InstantChildren())
+    wait_until(lambda: after.advance() or look(daemon, run).state.is_over)
+    assert (look(daemon, run).state, look(daemon, run).attempt) == (RunState.JUDGED, 2)
+
+
+def test_a_process_with_a_reused_pid_is_not_taken_for_the_child(tmp_path):
+    supervisor = Supervisor(nice=0)
+    stranger = psutil.Process()
+    assert supervisor.state(Child(stranger.pid, stranger.create_time() - 100), tmp_path) is ChildState.LOST
+    supervisor.stop(Child(stranger.pid, stranger.create_time() - 100))  # and is not stopped either
+    assert supervisor.state(Child(stranger.pid, stranger.create_time()), tmp_path) is ChildState.RUNNING
+    assert supervisor.state(None, tmp_path) is ChildState.LOST
+
+
+# ── starting ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_schedule_waits_for_enough_labels(workshop, cycle):
+    teach(workshop, 4)
+    with pytest.raises(NotStarted, match=r"\w"):
+        start(cycle, trigger="schedule")
+    teach(workshop, 1)
+    assert start(cycle, trigger="schedule").state is RunState.QUEUED
+
+
+def test_the_schedule_keeps_to_quiet_hours_and_an_operator_need_not(taught, cycle):
+    with pytest.raises(NotStarted, match="quiet"):
+        start(cycle, trigger="schedule", is_quiet=False)
+    assert start(cycle, trigger="operator:ann", is_quiet=False).state is RunState.QUEUED
+
+
+def test_one_run_at_a_time(taught, cycle):
+    first = start(cycle)
+    for trigger in ("schedule", "operator:ann"):
+        with pytest.raises(NotStarted, match="run"):
+            start(cycle, trigger=trigger)
+    assert [run.id for run in taught.stores.runs.unfinished()] == [first.id]
+
+
+def test_an_operator_needs_one_lesson_and_nothing_is_left_when_there_is_none(workshop, cycle):
+    with pytest.raises(NotStarted):
+        start(cycle)
+    assert workshop.stores.runs.recent(9) == []
+    assert list(workshop.paths.runs.iterdir()) == []
+    teach(workshop, 1)
+    assert start(cycle).state is RunState.QUEUED
+
+
+def test_two_who_start_at_the_same_moment_get_one_run(taught, cycle):
+    together = threading.Barrier(4)
+    refused: list[NotStarted] = []
+
+    def press() -> None:
+        together.wait()
+        try:
+            start(cycle)
+        except NotStarted as error:
+            refused.append(error)
+
+    threads = [threading.Thread(target=press) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(refused) == 3
+    assert len(taught.stores.runs.unfinished()) == 1
+
+
+@pytest.mark.parametrize("recipe", [{"wibble": 1}, {"rank": 0}, {"rank": "many"}, {"max_steps": -1}, {"rank": None}])
+def test_a_recipe_that_cannot_be_starts_nothing(judged, recipe):
+    desk, _ = judged
+    before = len(desk.daemon.stores.runs.recent(9))
+    response = desk.operator.post("/operator/train", json={"recipe": recipe})
+    assert (response.status_code, response.json()["error"]["code"]) == (409, "not_started")
+    assert len(desk.daemon.stores.runs.recent(9)) == before
+
+
+def test_the_run_directory_holds_only_admitted_rows_with_their_sources(taught, cycle):
+    run = start(cycle)
+    rows = RunDirectory(taught.paths.run(run.id)).rows("train.jsonl")
+    lessons = [row for row in rows if row["kind"] == "lesson"]
+    assert {row["source"]["made_by"] for row in lessons} == {"person", "wording"}
+    assert {row["answer"] for row in lessons} == {f"The code is {fact} 7714." for fact in FACTS}
+    assert json.loads((taught.paths.run(run.id) / "run.json").read_text())["recipe"] == SMALL.to_json()
