@@ -121,9 +121,11 @@ class Cycle:
                 self._end(run, RunState.FAILED, f"{type(error).__name__}: {error}")
 
     def stop_children(self) -> None:
-        """At shutdown: end what runs; it starts again with the daemon."""
+        """At shutdown: end what runs. It starts again with the daemon, and that does not count as an attempt."""
         for run in self._runs.unfinished():
-            self._supervisor.stop(_child(run))
+            if run.pid is not None:
+                self._supervisor.stop(_child(run))
+                self._runs.update(run.id, attempt=run.attempt - 1)
 
     def _advance(self, run: TrainingRun) -> None:
         if run.state is RunState.QUEUED:

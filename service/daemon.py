@@ -1,19 +1,13 @@
 """The one place that wires the program: builds every part, starts and stops them in order, and waits for a signal."""
 
 import asyncio
-import os
 import signal
-import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import datetime
 from functools import cached_property
-from pathlib import Path
 
 import structlog
-import uvicorn
 from fastapi import FastAPI
 
 from agent.embedding import SentenceEmbedder
@@ -34,20 +28,14 @@ from service.rollout import Rollout
 from service.scheduler import Scheduler, Timer
 from service.scoring import Scoring
 from service.snapshots import ChildSettings, Snapshots
+from service.sockets import host_of, listen_tcp, listen_unix, make_server
 from service.status import Status
+from service.stores import open_stores, require_pin
 from service.supervisor import Supervisor
 from service.teaching import Teaching
 from service.trust import Trust
 from service.turns import Turns
 from store import artifacts
-from store.audit import AuditChain
-from store.database import Database
-from store.interactions import Interactions
-from store.labels import Labels
-from store.migrations import ledger as ledger_schema
-from store.migrations import log as log_schema
-from store.registry import Registry
-from store.runs import Runs
 from store.vectors import VectorIndex
 
 log = structlog.get_logger()
@@ -56,49 +44,6 @@ Announce = Callable[[str, str, str], None]  # address, model name, state directo
 
 ADVANCE_SECONDS = 2.0
 HEALTH_SECONDS = 5.0
-
-
-class PinMoved(RuntimeError):
-    """The base on disk is not the one this state directory began with."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stores:
-    """Open databases and what reads and writes them."""
-
-    log: Database
-    ledger: Database
-    audit: AuditChain
-    interactions: Interactions
-    labels: Labels
-    runs: Runs
-    registry: Registry
-
-    def close(self) -> None:
-        self.log.close()
-        self.ledger.close()
-
-
-def open_stores(settings: Settings) -> Stores:
-    """Open and migrate both databases."""
-    log_db = Database(settings.paths.log, log_schema)
-    ledger_db = Database(settings.paths.ledger, ledger_schema)
-    audit = AuditChain(ledger_db)
-    return Stores(
-        log_db, ledger_db, audit, Interactions(log_db), Labels(log_db), Runs(log_db), Registry(ledger_db, audit)
-    )
-
-
-def require_pin(stores: Stores, source: str, base_id: str) -> None:
-    """The base's digest goes on record the first time and must be the same ever after. PinMoved otherwise."""
-    pinned = stores.audit.newest("base.pinned")
-    if pinned is None or pinned.body["source"] != source:
-        stores.registry.note("base.pinned", {"source": source, "base": base_id}, time.time())
-    elif pinned.body["base"] != base_id:
-        raise PinMoved(
-            f"base {base_id[:12]} is not {str(pinned.body['base'])[:12]}, which the ledger pinned for {source}; "
-            "restore STATE/models, or start a new HONED_STATE"
-        )
 
 
 class Daemon:
@@ -185,6 +130,7 @@ class Daemon:
     @cached_property
     def scoring(self) -> Scoring:
         """Built when there is first something to score: the embedder takes seconds to load."""
+        artifacts.verify(self.embedder.path, self.embedder.id)
         embedder = SentenceEmbedder(self.embedder.path)
         return Scoring(
             interactions=self.stores.interactions,
@@ -294,11 +240,11 @@ class Daemon:
             self.close()
 
     async def _serve(self) -> None:
-        tcp = _tcp_socket(self.settings.host, self.settings.port)
-        address = f"http://{_host(tcp)}:{tcp.getsockname()[1]}"
-        unix = _unix_socket(self.paths.socket)
+        tcp = listen_tcp(self.settings.host, self.settings.port)
+        address = f"http://{host_of(tcp)}:{tcp.getsockname()[1]}"
+        unix = listen_unix(self.paths.socket)
         public, operator = self.apps(address)
-        servers = [(_server(public, self.settings), tcp), (_server(operator, self.settings), unix)]
+        servers = [(make_server(public, self.settings), tcp), (make_server(operator, self.settings), unix)]
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -327,55 +273,3 @@ class Daemon:
         self.paths.socket.unlink(missing_ok=True)
         self.lock.release()
         log.info("daemon.stopped")
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without signal handling of its own: the daemon has two servers and one place for signals."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def _server(app: FastAPI, settings: Settings) -> _Server:
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        lifespan="off",
-        timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
-        timeout_keep_alive=10,
-    )
-    return _Server(config)
-
-
-def _tcp_socket(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    tcp = socket.socket(family, socket.SOCK_STREAM)
-    tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        tcp.bind((host, port))
-    except OSError as error:
-        tcp.close()
-        raise OSError(
-            error.errno, f"cannot listen on {host}:{port}: {error.strerror}; set HONED_PORT to another port"
-        ) from None
-    return tcp
-
-
-def _host(tcp: socket.socket) -> str:
-    name = str(tcp.getsockname()[0])
-    return f"[{name}]" if ":" in name else name
-
-
-def _unix_socket(path: Path) -> socket.socket:
-    """The operator's door: only this user may open it. The state lock is held, so a socket left there is stale."""
-    path.unlink(missing_ok=True)
-    unix = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    mask = os.umask(0o177)
-    try:
-        unix.bind(str(path))
-    finally:
-        os.umask(mask)
-    return unix

@@ -10,18 +10,26 @@ class RollbackRefused(RuntimeError):
     """There is nothing to go back to, or policy says no."""
 
 
+def lineage(registry: Registry, base_id: str) -> list[str]:
+    """The champion, then what each promotion had replaced, back to the base."""
+    line = [registry.champion(base_id)]
+    while line[-1] != base_id:
+        promotion = registry.promotion_to(line[-1])
+        following = promotion.previous_id if promotion else base_id
+        line.append(base_id if following in line else following)
+    return line
+
+
 def rollback_target(registry: Registry, base_id: str) -> str | None:
     """What the champion replaced when it was promoted; None when the base serves."""
-    champion = registry.champion(base_id)
-    promotion = registry.promotion_to(champion) if champion != base_id else None
-    return promotion.previous_id if promotion else None
+    return next(iter(lineage(registry, base_id)[1:]), None)
 
 
 def record_rollback(
-    registry: Registry, policy_set: PolicySet, *, base_id: str, actor: str, reason: str, at: float
+    registry: Registry, policy_set: PolicySet, *, base_id: str, target: str | None, actor: str, reason: str, at: float
 ) -> Promotion:
     """The INSERT alone: all that is needed with the daemon down. RollbackRefused says why not."""
-    champion, target = registry.champion(base_id), rollback_target(registry, base_id)
+    champion = registry.champion(base_id)
     ruling = may_rollback(RollbackFacts(actor=actor, champion=champion, target=target, reason=reason), policy_set)
     if not ruling.allowed or target is None:
         raise RollbackRefused(f"no rollback: {ruling.reason}")

@@ -8,7 +8,7 @@ import structlog
 
 from agent.serving import LoadError, ModelLoader, ServedModel, Serving
 from policies.engine import PolicySet
-from service.rollback import RollbackRefused, record_rollback, rollback_target
+from service.rollback import RollbackRefused, lineage, record_rollback
 from service.trust import Choice, NotTrusted, Refusal, Trust
 from store.records import Promotion, PromotionKind
 from store.registry import Registry
@@ -72,13 +72,13 @@ class Rollout:
     def roll_back(self, *, actor: str, reason: str) -> Promotion:
         """Back to what the champion replaced. RolloutError when there is nothing to go back to or it does not load."""
         with self._one_swap:
-            target = rollback_target(self._registry, self._loader.base_id)
-            served = self._load(target, self._trust.load) if target else None
+            served = self._previous()
             try:
                 promotion = record_rollback(
                     self._registry,
                     self._policy_set,
                     base_id=self._loader.base_id,
+                    target=served.checkpoint_id if served else None,
                     actor=actor,
                     reason=reason,
                     at=self._clock(),
@@ -98,6 +98,15 @@ class Rollout:
     def close(self) -> int:
         """Let answers under way finish within the drain time; returns how many were cut."""
         return self.serving.current.engine.close(self._drain_seconds)
+
+    def _previous(self) -> ServedModel | None:
+        """What the champion replaced; should that be damaged, what came before it, and the base at last."""
+        for checkpoint_id in lineage(self._registry, self._loader.base_id)[1:]:
+            try:
+                return self._load(checkpoint_id, self._trust.load)
+            except RolloutError as error:
+                log.warning("rollback.passed_over", checkpoint=checkpoint_id, reason=str(error))
+        return None
 
     def _load(self, checkpoint_id: str, read: Callable[[str], object]) -> ServedModel:
         try:

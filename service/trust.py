@@ -9,6 +9,7 @@ from agent.checkpoint import FILES
 from policies.approval import still_holds
 from policies.refusal import Refused
 from service.paths import Paths
+from service.rollback import lineage
 from store import artifacts
 from store.artifacts import ArtifactError
 from store.records import Decision, Outcome
@@ -72,21 +73,12 @@ class Trust:
     def choose(self) -> Choice:
         """The champion, or the last good one before it, or the base: the first that holds."""
         refused: list[Refusal] = []
-        for checkpoint_id in self._lineage():
+        for checkpoint_id in lineage(self._registry, self._base_id):
             try:
                 return Choice(checkpoint_id, self.load(checkpoint_id), tuple(refused))
             except NotTrusted as error:
                 refused.append(Refusal(checkpoint_id, str(error)))
         return Choice(self._base_id, None, tuple(refused))
-
-    def _lineage(self) -> list[str]:
-        """The champion, then what each promotion had replaced, back to the base."""
-        lineage = [self._registry.champion(self._base_id)]
-        while lineage[-1] != self._base_id:
-            promotion = self._registry.promotion_to(lineage[-1])
-            following = promotion.previous_id if promotion else self._base_id
-            lineage.append(self._base_id if following in lineage else following)
-        return lineage
 
     def _require_approval(self, checkpoint_id: str) -> None:
         promotion = self._registry.promotion_to(checkpoint_id)

@@ -23,7 +23,7 @@ VECTOR = np.dtype("<f4")
 Vectors = npt.NDArray[np.float32]
 
 
-class UnknownInteraction(StoreError, LookupError):  # noqa: N818 - named for what happened
+class UnknownInteraction(StoreError, LookupError):
     """No interaction has this id."""
 
 

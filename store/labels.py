@@ -13,11 +13,11 @@ from store.records import LabelState, LabelTask
 from store.rows import fetch, fetch_number, fetch_one, from_row, insert, to_row
 
 
-class UnknownLabelTask(StoreError, LookupError):  # noqa: N818 - named for what happened
+class UnknownLabelTask(StoreError, LookupError):
     """No label task has this id."""
 
 
-class NotOpen(StoreError):  # noqa: N818 - named for what happened
+class NotOpen(StoreError):
     """The task was resolved before; `state` says how."""
 
     def __init__(self, message: str, state: LabelState) -> None:
@@ -25,7 +25,7 @@ class NotOpen(StoreError):  # noqa: N818 - named for what happened
         self.state = state
 
 
-class AlreadyAsked(StoreError):  # noqa: N818 - named for what happened
+class AlreadyAsked(StoreError):
     """The interaction has a task already, open or resolved."""
 
 

@@ -26,11 +26,11 @@ from store.rows import Row, fetch, fetch_by_prefix, fetch_one, from_row, insert,
 R = TypeVar("R", Checkpoint, Evaluation, Verdict, Operator, Approval, Promotion)
 
 
-class ReplayedApproval(StoreError):  # noqa: N818 - named for what happened
+class ReplayedApproval(StoreError):
     """An approval with this nonce was accepted before."""
 
 
-class ChampionMoved(StoreError):  # noqa: N818 - named for what happened
+class ChampionMoved(StoreError):
     """Another promotion came first."""
 
     def __init__(self, expected: str, found: str) -> None:

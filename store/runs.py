@@ -23,11 +23,11 @@ MUTABLE = (
 )
 
 
-class UnknownRun(StoreError, LookupError):  # noqa: N818 - named for what happened
+class UnknownRun(StoreError, LookupError):
     """No run has this id."""
 
 
-class RunIsOver(StoreError):  # noqa: N818 - named for what happened
+class RunIsOver(StoreError):
     """The run ended; its record does not change any more."""
 
 

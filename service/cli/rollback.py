@@ -35,16 +35,18 @@ def _without_daemon(reason: str) -> dict[str, Any]:
     from policies.engine import shipped
     from service import ledger
     from service.lock import StateInUse, StateLock
-    from service.rollback import RollbackRefused, record_rollback
+    from service.rollback import RollbackRefused, record_rollback, rollback_target
 
     if not paths().ledger.exists():
         raise CommandError(f"{paths().state} holds no ledger; nothing was ever promoted here", exits.NOT_POSSIBLE)
     try:
         with StateLock(paths().lock), ledger.opened(paths()) as book:
+            base_id = ledger.pinned_base(book.audit)
             promotion = record_rollback(
                 book.registry,
                 shipped(),
-                base_id=ledger.pinned_base(book.audit),
+                base_id=base_id,
+                target=rollback_target(book.registry, base_id),
                 actor="operator:local",
                 reason=reason,
                 at=time.time(),

@@ -51,8 +51,9 @@ def quiet_threads() -> None:
 
 def _serve(chosen: "Settings") -> None:  # type: ignore[name-defined]  # noqa: F821
     from agent.source import SourceError
-    from service.daemon import Daemon, PinMoved
+    from service.daemon import Daemon
     from service.lock import StateInUse
+    from service.stores import PinMoved
     from store.artifacts import ArtifactError
     from store.database import StoreError
 

@@ -20,10 +20,11 @@ from policies.engine import PolicySet, shipped
 from service import models
 from service.config import Settings
 from service.cycle import Cycle, NotStarted
-from service.daemon import Daemon, Stores, open_stores
+from service.daemon import Daemon
 from service.models import SealedModel
 from service.paths import Paths
 from service.snapshots import ChildSettings, Snapshots
+from service.stores import Stores, open_stores
 from service.supervisor import Child, ChildState, Supervisor
 from service.teaching import Teaching
 from store import artifacts

@@ -412,12 +412,14 @@ def test_two_approvals_at_the_same_moment_make_one_champion_each_in_turn(desk):
     assert desk.serving == promotion.checkpoint_id
 
 
-def test_a_rollback_to_a_checkpoint_that_was_damaged_meanwhile_changes_nothing_and_names_the_file(desk):
+def test_a_rollback_passes_over_a_checkpoint_that_was_damaged_meanwhile_and_still_goes_back(desk):
     ann = add_operator(desk.daemon)
     first, second = add_candidate(desk.daemon, seed=1), add_candidate(desk.daemon, seed=2)
     promote(desk.daemon, ann, first)
     promote(desk.daemon, ann, second)
     shutil.rmtree(desk.daemon.paths.checkpoint(first.id))
     response = post(desk.operator, "/operator/rollback", {"reason": "back"})
-    assert (response.status_code, response.json()["error"]["code"]) == (409, "no_rollback")
-    assert desk.serving == second.id
+    assert response.json() == {"champion": desk.daemon.base.id, "previous": second.id}
+    assert desk.serving == desk.daemon.base.id
+    refused = desk.daemon.stores.audit.newest("checkpoint.refused")
+    assert refused is not None and refused.body["checkpoint"] == first.id

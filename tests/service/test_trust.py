@@ -11,8 +11,9 @@ import pytest
 
 from service import ledger
 from service.config import Settings
-from service.daemon import Daemon, PinMoved
+from service.daemon import Daemon
 from service.paths import Paths
+from service.stores import PinMoved
 from service.trust import Choice, Trust
 from store.records import Outcome
 from store.witness import compare
