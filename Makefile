@@ -16,7 +16,7 @@ run: .venv/installed  ## Fetch the models and start the daemon in the foreground
 	@exec $(BIN)/honed serve
 
 test: .venv/tested lint  ## Lint, types and tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-crash: .venv/tested  ## Kill the daemon at 30 random moments (about ten minutes)
 	HONED_TEST_KILLS=30 $(BIN)/python -m pytest -m crash tests/test_crash.py

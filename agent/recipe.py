@@ -1,5 +1,6 @@
 """How a run trains: the numbers that go into its record and manifest. Standard library only."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -12,23 +13,39 @@ class Recipe:
     method: str = "sft"
     rank: int = 16
     alpha: int = 32
-    learning_rate: float = 3e-4
+    learning_rate: float = 5e-4  # falls to zero over the steps: constant, the last steps forget at random
     lesson_batch: int = 6
     replay_batch: int = 16
-    replay_weight: float = 4.0
-    replay_tokens: int = 28  # the first words of an answer decide the rest
-    max_steps: int = 60
+    replay_weight: float = 8.0
+    replay_tokens: int = 16  # the first words of an answer decide the rest
+    passes: float = 4.4  # over the lessons
+    min_steps: int = 24
+    max_steps: int = 600
     warmup_steps: int = 4
-    loss_target: float = 0.1  # smoothed; past it the model only gets surer, and forgets more
+    loss_target: float = 0.03  # smoothed; past it the model only gets surer, and forgets more
     max_length: int = 1024
     seed: int = 17
 
     def __post_init__(self) -> None:
-        for name in ("rank", "alpha", "learning_rate", "lesson_batch", "max_steps", "replay_tokens", "max_length"):
+        for name in (
+            "rank",
+            "alpha",
+            "learning_rate",
+            "lesson_batch",
+            "passes",
+            "max_steps",
+            "replay_tokens",
+            "max_length",
+        ):
             if getattr(self, name) <= 0:
                 raise ValueError(f"recipe {name} must be positive, got {getattr(self, name)}")
         if self.replay_weight < 0 or self.replay_batch < 0:
             raise ValueError(f"recipe replay must not be negative, got {self.replay_weight} and {self.replay_batch}")
+
+    def steps(self, num_lessons: int) -> int:
+        """How many steps so many lesson rows get: `passes` over them, within the bounds."""
+        wanted = math.ceil(self.passes * num_lessons / self.lesson_batch)
+        return min(self.max_steps, max(self.min_steps, wanted))
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -20,7 +20,7 @@ from service.client import Client, NoDaemon
 from service.paths import Paths
 
 START_SECONDS = 180
-ANSWER_TOKENS = 48
+ANSWER_TOKENS = 32
 
 
 @dataclass(frozen=True, slots=True)

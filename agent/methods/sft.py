@@ -104,7 +104,7 @@ def _arguments(job: Job) -> SFTConfig:
     recipe = job.recipe
     return SFTConfig(
         output_dir=job.scratch,
-        max_steps=recipe.max_steps,
+        max_steps=recipe.steps(len(job.lessons)),
         per_device_train_batch_size=recipe.lesson_batch,
         learning_rate=recipe.learning_rate,
         lr_scheduler_type="linear",
@@ -140,7 +140,7 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         self.smoothed = lesson if first else SMOOTHING * self.smoothed + (1 - SMOOTHING) * lesson
         self._job.progress(
             state.global_step,
-            self._job.recipe.max_steps,
+            state.max_steps,
             loss=lesson,
             smoothed=self.smoothed,
             anchor=logs.get("anchor", 0.0),

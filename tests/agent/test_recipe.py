@@ -32,3 +32,9 @@ def test_replay_may_be_nothing_but_not_negative(name: str) -> None:
     Recipe(**{name: 0})
     with pytest.raises(ValueError, match="recipe replay must not be negative"):
         Recipe(**{name: -1})
+
+
+def test_steps_follow_the_lessons_within_the_bounds() -> None:
+    recipe = Recipe(passes=4.0, lesson_batch=6, min_steps=10, max_steps=100)
+    assert [recipe.steps(rows) for rows in (1, 60, 61, 10_000)] == [10, 40, 41, 100]
+    assert Recipe(max_steps=3).steps(600) == 3
