@@ -45,5 +45,5 @@ clean:  ## Remove the environment and caches (not the state)
 	touch $@
 
 .venv/tested: .venv/installed
-	$(PIP) install --constraint .constraints.txt --group dev
+	$(PIP) install --constraint .constraints.txt --editable '.[dev]'
 	touch $@
