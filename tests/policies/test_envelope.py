@@ -117,7 +117,11 @@ def test_an_envelope_of_another_shape_is_malformed(envelope):
         read(envelope)
 
 
-@pytest.mark.parametrize("public_key", ["", "zz", "00" * 31, PUBLIC.upper() + "AA", PUBLIC[:32] + " " + PUBLIC[32:]])
+@pytest.mark.parametrize(
+    "public_key",
+    ["", "zz", "00" * 31, PUBLIC.upper() + "AA", PUBLIC[:32] + " " + PUBLIC[32:]],
+    ids=["empty", "not hex", "short", "long", "spaced"],  # the key is new at every start; the names are not
+)
 def test_a_public_key_is_32_bytes_in_plain_hex(public_key):
     with pytest.raises(PolicyError, match="public key"):
         key_id_of(public_key)
