@@ -332,7 +332,7 @@ def test_a_child_that_takes_too_long_is_stopped_with_its_family(taught):
     assert not psutil.pid_exists(pid)
 
 
-def test_a_daemon_that_stops_ends_its_child_and_the_next_one_takes_the_run_up(taught):
+def test_a_daemon_that_stops_ends_its_child_and_the_next_one_takes_the_run_up_without_counting_it(taught):
     daemon = taught
     cycle = another_cycle(daemon, Supervisor(nice=0))
     run = start(cycle)
@@ -342,7 +342,7 @@ def test_a_daemon_that_stops_ends_its_child_and_the_next_one_takes_the_run_up(ta
     assert not psutil.pid_exists(pid)
     after = another_cycle(daemon, InstantChildren())
     wait_until(lambda: after.advance() or look(daemon, run).state.is_over)
-    assert (look(daemon, run).state, look(daemon, run).attempt) == (RunState.JUDGED, 2)
+    assert (look(daemon, run).state, look(daemon, run).attempt) == (RunState.JUDGED, 1)
 
 
 def test_a_process_with_a_reused_pid_is_not_taken_for_the_child(tmp_path):
