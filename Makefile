@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 0
 
-.PHONY: help run test test-crash demo lint fix clean
+.PHONY: help run test test-model test-crash demo lint fix clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -16,7 +16,10 @@ run: .venv/installed  ## Fetch the models and start the daemon in the foreground
 	@exec $(BIN)/honed serve
 
 test: .venv/tested lint  ## Lint, types and tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not model"
+
+test-model: .venv/tested  ## The whole cycle on the real default model, end to end (about ten minutes)
+	$(BIN)/python -m pytest -m model -s tests/test_demo.py
 
 test-crash: .venv/tested  ## Kill the daemon at 30 random moments (about ten minutes)
 	HONED_TEST_KILLS=30 $(BIN)/python -m pytest -m crash tests/test_crash.py

@@ -54,8 +54,3 @@ def make_settings(tiny_llama: Path, tiny_embedder: Path) -> Callable[..., Settin
             return Settings(state=state, **(values | changes))
 
     return make
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first: the end-to-end test on the real model runs beside all the others."""
-    items.sort(key=lambda item: item.get_closest_marker("model") is None)
