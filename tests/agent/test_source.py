@@ -261,5 +261,8 @@ def test_room_is_asked_for_three_times_the_size_of_a_directory(
     assert files_under(directory) == {}
 
 
-def test_enough_room_is_no_error(tmp_path: Path) -> None:
-    require_room(tmp_path, 0)
+def test_room_is_given_while_there_is_some_and_refused_past_it(tmp_path: Path) -> None:
+    free = shutil.disk_usage(tmp_path).free
+    require_room(tmp_path, free // 2)
+    with pytest.raises(SourceError, match="free some space"):
+        require_room(tmp_path, free * 2)

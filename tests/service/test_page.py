@@ -1,6 +1,5 @@
 """The chat page against a real daemon: a whole conversation with a correction, in headless Chromium."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,19 +13,8 @@ from selenium.webdriver.support.wait import WebDriverWait
 from service.daemon import Daemon
 from store.records import Rating
 from tests.service.conftest import served
+from tests.service.test_web import CHROMEDRIVER, CHROMIUM, FLAGS
 
-CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-)
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(
