@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 0
 
-.PHONY: help run test test-model test-crash demo lint fix clean
+.PHONY: help run test test-model test-crash demo bench-retention lint fix clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,6 +26,9 @@ test-crash: .venv/tested  ## Kill the daemon at 30 random moments (about ten min
 
 demo: .venv/installed  ## The whole cycle on the real model, in a directory of its own
 	@$(BIN)/honed demo
+
+bench-retention: .venv/installed  ## Which retention questions the default base gets right by luck (two minutes)
+	PYTHONPATH=. $(BIN)/python tests/benchmarks/retention_stability.py
 
 lint: .venv/tested
 	$(BIN)/ruff check .

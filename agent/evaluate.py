@@ -29,6 +29,7 @@ def work(run: RunDirectory, job: dict[str, Any]) -> None:
     tokenizer = Tokenizer(Path(job["base_dir"]))
     run.progress("load", 0, 1)
     base = child.load_model(job)
+    run.progress("load", 1, 1)
     adapters = {name: job[f"{name}_adapter"] for name in ("champion", "candidate")}
     answers = {"base": _base_answers(run, base, tokenizer, items, job["max_tokens"])}
     known = _known(items, answers["base"])

@@ -13,17 +13,20 @@ class Recipe:
     method: str = "sft"
     rank: int = 16
     alpha: int = 32
-    learning_rate: float = 5e-4  # falls to zero over the steps: constant, the last steps forget at random
+    learning_rate: float = 2e-3  # falls to zero over the steps: constant, the last steps forget at random
     lesson_batch: int = 6
-    replay_batch: int = 16
-    replay_weight: float = 8.0
+    replay_batch: int = 4
+    replay_weight: float = 1.0  # more keeps the base's unsure answers unsure, too, and nothing else any better
     replay_tokens: int = 16  # the first words of an answer decide the rest
     passes: float = 4.4  # over the lessons
     min_steps: int = 24
     max_steps: int = 600
     warmup_steps: int = 4
     loss_target: float = 0.03  # smoothed; past it the model only gets surer, and forgets more
-    max_length: int = 1024
+    max_length: int = 1024  # longer lessons are left out
+    is_aimed: bool = True  # the adapter reads only the directions in which lessons stand out from replay rows
+    aim_floor: float = 0.01  # of the mean energy: what a direction counts at least as used
+    survey_rows: int = 192  # replay rows read to know what must stay
     seed: int = 17
 
     def __post_init__(self) -> None:
@@ -36,6 +39,8 @@ class Recipe:
             "max_steps",
             "replay_tokens",
             "max_length",
+            "aim_floor",
+            "survey_rows",
         ):
             if getattr(self, name) <= 0:
                 raise ValueError(f"recipe {name} must be positive, got {getattr(self, name)}")

@@ -9,15 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from agent.layout import Layout, lay_out
-from agent.tokenizer import Tokenizer
-
-
-@dataclass(frozen=True, slots=True)
-class ReplayRow:
-    """One row: token ids, and where the answer begins."""
-
-    ids: tuple[int, ...]
-    answer_at: int
+from agent.tokenizer import AnsweredIds
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +20,6 @@ class ReplayBatch:
     decides: torch.Tensor
 
 
-def tokenise(tokenizer: Tokenizer, rows: Sequence[dict[str, Any]], max_answer_tokens: int) -> list[ReplayRow]:
-    """Rows of a dataset as token ids, their answers cut to the tokens that matter."""
-    return [_tokens(tokenizer, row, max_answer_tokens) for row in rows]
-
-
 class Anchor:
     """KL(base ‖ adapted model) over replay rows, batch after batch, through all rows before any comes again.
 
@@ -40,7 +27,7 @@ class Anchor:
     they are computed when a row is first used and kept.
     """
 
-    def __init__(self, model: Any, rows: Sequence[ReplayRow], *, batch: int, order: random.Random) -> None:
+    def __init__(self, model: Any, rows: Sequence[AnsweredIds], *, batch: int, order: random.Random) -> None:
         self._model = model  # a PEFT model: its adapter can be switched off
         self._rows = list(rows)
         self._batch = batch
@@ -78,7 +65,7 @@ class Anchor:
         return torch.cat([self._base_states[i] for i in chosen])
 
 
-def collate(rows: Sequence[ReplayRow]) -> ReplayBatch:
+def collate(rows: Sequence[AnsweredIds]) -> ReplayBatch:
     """Lay the rows out; what all have in common ends before any answer is decided."""
     layout = lay_out([row.ids for row in rows], min(row.answer_at for row in rows) - 1)
     marks = [[int(place >= row.answer_at - 1) for place in range(len(row.ids))] for row in rows]
@@ -96,9 +83,3 @@ def hidden_states(model: PreTrainedModel, batch: ReplayBatch) -> torch.Tensor:
         use_cache=False,
     )
     return output.last_hidden_state[batch.decides.to(device)]
-
-
-def _tokens(tokenizer: Tokenizer, row: dict[str, Any], max_answer_tokens: int) -> ReplayRow:
-    prompt = tokenizer.chat_ids(row["messages"])
-    answer = [*tokenizer.ids(row["answer"]), *tokenizer.eos_ids][:max_answer_tokens]
-    return ReplayRow((*prompt, *answer), len(prompt))

@@ -1,11 +1,20 @@
 """Text to token ids and back: chat template, incremental decoding, stop strings. Knows nothing of the network."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"  # what decoding shows for an unfinished UTF-8 sequence
+
+
+@dataclass(frozen=True, slots=True)
+class AnsweredIds:
+    """A conversation and its answer as token ids; the answer begins at `answer_at`."""
+
+    ids: tuple[int, ...]
+    answer_at: int
 
 
 class Tokenizer:
@@ -29,7 +38,16 @@ class Tokenizer:
         return list(self.inner.apply_chat_template(chat, **options))
 
     def ids(self, text: str) -> list[int]:
-        return list(self.inner(text, add_special_tokens=False)["input_ids"])
+        """Token ids of plain text. Special tokens in the text stay text: a label must not end a turn or begin one."""
+        return list(self.inner(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+
+    def answered_ids(
+        self, messages: Sequence[Mapping[str, Any]], answer: str, max_answer_tokens: int | None = None
+    ) -> AnsweredIds:
+        """A conversation with its whole answer and the end of turn, or with the answer's first tokens only."""
+        prompt = self.chat_ids(messages)
+        said = [*self.ids(answer), *self.eos_ids][:max_answer_tokens]
+        return AnsweredIds((*prompt, *said), len(prompt))
 
     def text(self, ids: Sequence[int]) -> str:
         return str(self.inner.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))

@@ -21,17 +21,14 @@ def work(run: RunDirectory, job: dict[str, Any]) -> None:
     recipe = Recipe.from_json(job["recipe"])
     tokenizer = Tokenizer(Path(job["base_dir"]))
     model = child.load_model(job)
+    run.progress("load", 1, 1)
     rows = run.rows("train.jsonl")
     lessons = [row for row in rows if row["kind"] == "lesson"]
     if not lessons:
         raise ValueError("train.jsonl holds no lesson; there is nothing to learn")
     replay = [row for row in rows if row["kind"] == "replay"]
     with TemporaryDirectory(dir=run.path, prefix=".scratch-") as scratch:
-
-        def progress(step: int, total: int, **figures: float) -> None:
-            run.progress("train", step, total, **figures)
-
-        trained = method(recipe.method)(Job(model, tokenizer, lessons, replay, recipe, scratch, progress))
+        trained = method(recipe.method)(Job(model, tokenizer, lessons, replay, recipe, scratch, run.progress))
     checkpoint.save(trained.model, run.path / "adapter", job["base_id"])
     result = {**trained.figures, "num_lessons": len(lessons), "num_replay": len(replay), "versions": _versions()}
     run.write("result.json", result)

@@ -10,7 +10,7 @@ from agent.recipe import Recipe
 from agent.tokenizer import Tokenizer
 
 Row = dict[str, Any]
-Progress = Callable[..., None]  # progress(step, total, **figures)
+Progress = Callable[..., None]  # progress(phase, step, total, **figures)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,5 @@
-"""Supervised lessons with a KL anchor: TRL's SFT on the lessons, plus KL(base ‖ adapter) on replay rows.
+"""Supervised lessons that leave the rest alone: TRL's SFT on the lessons, an adapter that reads only what is special
+about them, and a KL(base ‖ adapter) anchor on replay rows.
 
 The anchor compares whole distributions over the answers of replay rows, which keeps more than replaying their text does
 (measured: 28 of 30 kept questions against 21).
@@ -15,11 +16,14 @@ from transformers import TrainerCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
 from agent.layout import lay_out
-from agent.methods import Job, Trained
+from agent.methods import Job, Row, Trained
 from agent.recipe import Recipe
-from agent.replay import Anchor, tokenise
+from agent.replay import Anchor
+from agent.subspace import aim, second_moments
+from agent.tokenizer import AnsweredIds
 
 IGNORED = -100  # the label of a token that is not to be learnt
+SURVEY_TOKENS = 32  # of each answer
 SMOOTHING = 0.7  # of the loss that the target is held against
 
 
@@ -27,12 +31,15 @@ def train(job: Job) -> Trained:
     """Train a fresh adapter on the base. Deterministic for one machine, recipe and set of rows."""
     recipe = job.recipe
     set_seed(recipe.seed)
-    adapted = get_peft_model(job.model, _lora(recipe))
+    lessons = [row for row in _tokenise(job, job.lessons) if len(row.ids) <= recipe.max_length]
+    if not lessons:
+        raise ValueError(f"every lesson is longer than max_length, {recipe.max_length} tokens; raise it in the recipe")
+    adapted = _adapter(job, lessons)
     watch = _Watch(job)
     trainer = AnchoredTrainer(
         model=adapted,
-        args=_arguments(job),
-        train_dataset=_lesson_dataset(job),
+        args=_arguments(job, len(lessons)),
+        train_dataset=Dataset.from_list([_example(row) for row in lessons]),
         processing_class=job.tokenizer.inner,
         data_collator=collate_lessons,
         callbacks=[watch],
@@ -41,7 +48,8 @@ def train(job: Job) -> Trained:
     )
     trainer.train()
     adapted.eval()
-    return Trained(adapted, {"loss": watch.smoothed, "steps": float(trainer.state.global_step)})
+    figures = {"loss": watch.smoothed, "steps": float(trainer.state.global_step)}
+    return Trained(adapted, figures | {"num_too_long": float(len(job.lessons) - len(lessons))})
 
 
 class AnchoredTrainer(SFTTrainer):  # type: ignore[misc]
@@ -64,7 +72,7 @@ class AnchoredTrainer(SFTTrainer):  # type: ignore[misc]
 
 
 def collate_lessons(examples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    """TRL's tokenised rows as one; the labels say where each row's own answer begins."""
+    """Tokenised rows as one; the labels say where each row's own answer begins."""
     starts = [next(place for place, label in enumerate(e["labels"]) if label != IGNORED) for e in examples]
     layout = lay_out([e["input_ids"] for e in examples], min(starts) - 1)
     return {
@@ -79,9 +87,29 @@ def _anchor(job: Job, adapted: Any) -> Anchor | None:
     recipe = job.recipe
     if not job.replay or not recipe.replay_weight or not recipe.replay_batch:
         return None
-    rows = tokenise(job.tokenizer, job.replay, recipe.replay_tokens)
+    rows = _tokenise(job, job.replay, recipe.replay_tokens)
     order = random.Random(recipe.seed)  # noqa: S311 - order, not secrets
     return Anchor(adapted, rows, batch=recipe.replay_batch, order=order)
+
+
+def _tokenise(job: Job, rows: Sequence[Row], max_answer_tokens: int | None = None) -> list[AnsweredIds]:
+    return [job.tokenizer.answered_ids(row["messages"], row["answer"], max_answer_tokens) for row in rows]
+
+
+def _adapter(job: Job, lessons: Sequence[AnsweredIds]) -> Any:
+    """A fresh adapter; with replay rows to weigh the lessons against, it reads only what stands out in the lessons."""
+    recipe = job.recipe
+    if not job.replay or not recipe.is_aimed:
+        return get_peft_model(job.model, _lora(recipe))
+    order = random.Random(recipe.seed)  # noqa: S311 - order, not secrets
+    some = order.sample(list(job.replay), min(recipe.survey_rows, len(job.replay)))
+    kept = second_moments(
+        job.model, _tokenise(job, some, SURVEY_TOKENS), lambda done, of: job.progress("survey", done, of)
+    )
+    special = second_moments(job.model, lessons)
+    adapted = get_peft_model(job.model, _lora(recipe))
+    aim(adapted, special, kept, recipe.aim_floor)
+    return adapted
 
 
 def _lora(recipe: Recipe) -> LoraConfig:
@@ -91,28 +119,24 @@ def _lora(recipe: Recipe) -> LoraConfig:
     )
 
 
-def _lesson_dataset(job: Job) -> Dataset:
-    return Dataset.from_list(
-        [
-            {"prompt": row["messages"], "completion": [{"role": "assistant", "content": row["answer"]}]}
-            for row in job.lessons
-        ]
-    )
+def _example(row: AnsweredIds) -> dict[str, list[int]]:
+    """What TRL trains on. Tokenised here, not there: special tokens that a correction spells out must stay text."""
+    return {"input_ids": [*row.ids], "labels": [*[IGNORED] * row.answer_at, *row.ids[row.answer_at :]]}
 
 
-def _arguments(job: Job) -> SFTConfig:
+def _arguments(job: Job, num_lessons: int) -> SFTConfig:
     recipe = job.recipe
     return SFTConfig(
         output_dir=job.scratch,
-        max_steps=recipe.steps(len(job.lessons)),
+        max_steps=recipe.steps(num_lessons),
         per_device_train_batch_size=recipe.lesson_batch,
         learning_rate=recipe.learning_rate,
         lr_scheduler_type="linear",
         warmup_steps=recipe.warmup_steps,
         weight_decay=0.0,
         max_grad_norm=1.0,
-        max_length=recipe.max_length,
-        completion_only_loss=True,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        max_length=None,  # longer rows were left out
         seed=recipe.seed,
         logging_steps=1,
         save_strategy="no",  # resuming would need pickled optimizer state; a run is minutes, and starts again instead
@@ -139,6 +163,7 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
         first = self.smoothed != self.smoothed  # NaN before the first step
         self.smoothed = lesson if first else SMOOTHING * self.smoothed + (1 - SMOOTHING) * lesson
         self._job.progress(
+            "train",
             state.global_step,
             state.max_steps,
             loss=lesson,

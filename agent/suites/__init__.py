@@ -1,6 +1,7 @@
 """Evaluation suites and the rows that anchor training: JSON lines shipped with the program, and how to read them.
 
-retention.jsonl holds questions with answer keys; everyday.jsonl holds prompts with the first words of the default
+retention.jsonl holds questions with answer keys, less those that the default base answers right or wrong by the luck
+of rounding (`make bench-retention` finds them); everyday.jsonl holds prompts with the first words of the default
 base's greedy answers. Training holds the model to the base's distribution *over* those texts, so they serve another
 base as well. No prompt stands in both.
 """

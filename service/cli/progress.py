@@ -8,7 +8,7 @@ from service.cli.common import client
 
 POLL_SECONDS = 0.5
 OVER = ("judged", "failed", "interrupted")
-PHASES = {"load": "loading the model", "train": "training"}
+PHASES = {"load": "loading the model", "survey": "reading what must stay", "train": "training"}
 
 
 def follow(run_id: str, *, is_quiet: bool) -> dict[str, Any]:

@@ -9,10 +9,10 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import PreTrainedModel
 
-from agent.replay import Anchor, ReplayRow, collate, hidden_states, tokenise
-from agent.tokenizer import Tokenizer
+from agent.replay import Anchor, collate, hidden_states
+from agent.tokenizer import AnsweredIds, Tokenizer
 
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {"messages": [{"role": "user", "content": "hi"}], "answer": "Hello, how are you?"},
     {"messages": [{"role": "user", "content": "What is water made of?"}], "answer": "H2O"},
     {"messages": [{"role": "user", "content": "Why?"}], "answer": "Because it is a long story, they say."},
@@ -20,8 +20,8 @@ ROWS = [
 
 
 @pytest.fixture(scope="module")
-def rows(tokenizer: Tokenizer) -> list[ReplayRow]:
-    return tokenise(tokenizer, ROWS, max_answer_tokens=8)
+def rows(tokenizer: Tokenizer) -> list[AnsweredIds]:
+    return [tokenizer.answered_ids(row["messages"], row["answer"], 8) for row in ROWS]
 
 
 @pytest.fixture
@@ -39,23 +39,11 @@ def move(adapted: Any, by: float) -> None:
             parameter.data = torch.randn(parameter.shape, generator=generator) * by
 
 
-def anchored(adapted: Any, rows: list[ReplayRow], batch: int = 3) -> Anchor:
+def anchored(adapted: Any, rows: list[AnsweredIds], batch: int = 3) -> Anchor:
     return Anchor(adapted, rows, batch=batch, order=random.Random(3))
 
 
-def test_a_row_is_the_prompt_and_the_first_tokens_of_the_answer(rows: list[ReplayRow], tokenizer: Tokenizer) -> None:
-    for row, source in zip(rows, ROWS, strict=True):
-        answer = [*tokenizer.ids(str(source["answer"])), *tokenizer.eos_ids][:8]
-        assert list(row.ids) == tokenizer.chat_ids(source["messages"]) + answer
-        assert len(row.ids) - row.answer_at == len(answer)
-
-
-def test_a_short_answer_ends_with_the_end_of_the_turn(rows: list[ReplayRow], tokenizer: Tokenizer) -> None:
-    assert rows[1].ids[-1] in tokenizer.eos_ids
-    assert rows[0].ids[-1] not in tokenizer.eos_ids
-
-
-def test_hidden_states_times_the_head_are_the_models_logits(base: PreTrainedModel, rows: list[ReplayRow]) -> None:
+def test_hidden_states_times_the_head_are_the_models_logits(base: PreTrainedModel, rows: list[AnsweredIds]) -> None:
     with torch.inference_mode():
         states = hidden_states(base, collate(rows))
         ours = base.get_output_embeddings()(states)
@@ -63,18 +51,18 @@ def test_hidden_states_times_the_head_are_the_models_logits(base: PreTrainedMode
     assert torch.allclose(ours, theirs, atol=1e-4)
 
 
-def test_standing_together_does_not_change_hidden_states(base: PreTrainedModel, rows: list[ReplayRow]) -> None:
+def test_standing_together_does_not_change_hidden_states(base: PreTrainedModel, rows: list[AnsweredIds]) -> None:
     with torch.inference_mode():
         together = hidden_states(base, collate(rows))
         alone = torch.cat([hidden_states(base, collate([row])) for row in rows])
     assert torch.allclose(together, alone, atol=1e-4)
 
 
-def test_the_anchor_of_the_untouched_base_is_nothing(adapted: Any, rows: list[ReplayRow]) -> None:
+def test_the_anchor_of_the_untouched_base_is_nothing(adapted: Any, rows: list[AnsweredIds]) -> None:
     assert float(anchored(adapted, rows).loss().detach()) == pytest.approx(0.0, abs=1e-6)
 
 
-def test_the_anchor_grows_as_the_model_moves_away(adapted: Any, rows: list[ReplayRow]) -> None:
+def test_the_anchor_grows_as_the_model_moves_away(adapted: Any, rows: list[AnsweredIds]) -> None:
     anchor = anchored(adapted, rows)
     losses = []
     for by in (0.0, 0.02, 0.2):
@@ -85,7 +73,7 @@ def test_the_anchor_grows_as_the_model_moves_away(adapted: Any, rows: list[Repla
 
 
 def test_the_anchor_holds_to_the_base_also_where_a_row_is_first_met_after_the_model_moved(
-    adapted: Any, rows: list[ReplayRow]
+    adapted: Any, rows: list[AnsweredIds]
 ) -> None:
     early = anchored(adapted, rows)
     early.loss()
@@ -95,7 +83,7 @@ def test_the_anchor_holds_to_the_base_also_where_a_row_is_first_met_after_the_mo
 
 
 def test_the_anchor_is_the_mean_divergence_from_the_base(
-    base: PreTrainedModel, adapted: Any, rows: list[ReplayRow]
+    base: PreTrainedModel, adapted: Any, rows: list[AnsweredIds]
 ) -> None:
     move(adapted, 0.1)
     divergences: list[float] = []
@@ -109,20 +97,20 @@ def test_the_anchor_is_the_mean_divergence_from_the_base(
     assert float(anchored(adapted, rows).loss().detach()) == pytest.approx(expected, rel=1e-3)
 
 
-def test_the_anchor_pulls_on_the_adapter_only(adapted: Any, rows: list[ReplayRow]) -> None:
+def test_the_anchor_pulls_on_the_adapter_only(adapted: Any, rows: list[AnsweredIds]) -> None:
     move(adapted, 0.1)
     anchored(adapted, rows).loss().backward()
     pulled = {name for name, parameter in adapted.named_parameters() if parameter.grad is not None}
     assert pulled == {name for name, _ in adapted.named_parameters() if "lora_" in name}
 
 
-def test_every_row_comes_once_before_any_comes_again(adapted: Any, rows: list[ReplayRow]) -> None:
+def test_every_row_comes_once_before_any_comes_again(adapted: Any, rows: list[AnsweredIds]) -> None:
     anchor = anchored(adapted, rows, batch=1)
     first, second = ([anchor._next()[0] for _ in range(3)] for _ in range(2))
     assert sorted(first) == sorted(second) == [0, 1, 2]
 
 
-def test_a_batch_larger_than_the_rows_takes_some_of_them_again(adapted: Any, rows: list[ReplayRow]) -> None:
+def test_a_batch_larger_than_the_rows_takes_some_of_them_again(adapted: Any, rows: list[AnsweredIds]) -> None:
     anchor = anchored(adapted, rows, batch=7)
     assert sorted(set(anchor._next())) == [0, 1, 2]
     assert float(anchor.loss().detach()) == pytest.approx(0.0, abs=1e-6)

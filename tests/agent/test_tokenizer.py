@@ -119,8 +119,26 @@ def test_streamed_text_equals_the_whole_text_cut_at_the_first_stop_string(
 @once_made
 @given(text=st.text(max_size=30))
 def test_text_survives_the_way_to_tokens_and_back(tokenizer: Tokenizer, text: str) -> None:
-    specials = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
-    assert any(special in text for special in specials) or tokenizer.text(tokenizer.ids(text)) == text
+    assert tokenizer.text(tokenizer.ids(text)) == text
+
+
+@pytest.mark.parametrize("special", ["<|im_start|>", "<|im_end|>", "<|endoftext|>"])
+def test_a_special_token_spelled_out_stays_text(tokenizer: Tokenizer, special: str) -> None:
+    text = f"before {special} after"
+    assert tokenizer.text(tokenizer.ids(text)) == text
+    assert not {0, 1, 2} & set(tokenizer.ids(text))
+
+
+def test_an_answered_conversation_is_the_prompt_the_answer_and_the_end_of_the_turn(tokenizer: Tokenizer) -> None:
+    messages = [{"role": "user", "content": "hi"}]
+    row = tokenizer.answered_ids(messages, "Hello.")
+    assert list(row.ids[: row.answer_at]) == tokenizer.chat_ids(messages)
+    assert list(row.ids[row.answer_at :]) == [*tokenizer.ids("Hello."), *tokenizer.eos_ids]
+
+
+def test_an_answer_can_be_cut_to_its_first_tokens(tokenizer: Tokenizer) -> None:
+    row = tokenizer.answered_ids([{"role": "user", "content": "hi"}], "Hello.", 3)
+    assert list(row.ids[row.answer_at :]) == tokenizer.ids("Hello.")[:3]
 
 
 def test_a_conversation_ends_where_the_assistant_is_to_speak(tokenizer: Tokenizer) -> None:
