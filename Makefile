@@ -27,7 +27,7 @@ test-crash: .venv/tested  ## Kill the daemon at 30 random moments (about ten min
 demo: .venv/installed  ## The whole cycle on the real model, in a directory of its own
 	@$(BIN)/honed demo
 
-bench-retention: .venv/installed  ## Which retention questions the default base gets right by luck (two minutes)
+bench-retention: .venv/installed  ## Which retention questions the default base gets right by luck (five minutes)
 	PYTHONPATH=. $(BIN)/python tests/benchmarks/retention_stability.py
 
 lint: .venv/tested

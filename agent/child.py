@@ -13,6 +13,7 @@ from agent.rundir import RunDirectory
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+EXIT_TAKEN = 3
 
 
 def set_environment(threads: int) -> None:
@@ -28,14 +29,14 @@ def set_environment(threads: int) -> None:
     )
 
 
-def load_model(job: dict[str, Any]) -> Any:
+def load_model(job: dict[str, Any], *, is_training: bool = False) -> Any:
     """The base model that `run.json` or `evaluation.json` names, on its device."""
     from agent.model import choose_device, choose_dtype, load_base
 
     directory = Path(job["base_dir"])
     device = choose_device(job["device"])
     files = {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}
-    return load_base(files, directory, device, choose_dtype(device, job["dtype"]))
+    return load_base(files, directory, device, choose_dtype(device, job["dtype"], is_training=is_training))
 
 
 def main(input_name: str, work: Callable[[RunDirectory, dict[str, Any]], None]) -> int:
@@ -44,6 +45,9 @@ def main(input_name: str, work: Callable[[RunDirectory, dict[str, Any]], None]) 
         print(f"usage: python -m agent.{Path(sys.argv[0]).stem} DIRECTORY", file=sys.stderr)  # noqa: T201 - a child's only voice
         return EXIT_USAGE
     run = RunDirectory(Path(sys.argv[1]))
+    if not run.claim():
+        print(f"another process works in {run.path} already; this one ends", file=sys.stderr)  # noqa: T201
+        return EXIT_TAKEN
     try:
         job = run.read(input_name)
         set_environment(int(job["threads"]))

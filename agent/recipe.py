@@ -15,8 +15,8 @@ class Recipe:
     alpha: int = 32
     learning_rate: float = 2e-3  # falls to zero over the steps: constant, the last steps forget at random
     lesson_batch: int = 6
-    replay_batch: int = 4
-    replay_weight: float = 1.0  # more keeps the base's unsure answers unsure, too, and nothing else any better
+    replay_batch: int = 8
+    replay_weight: float = 4.0
     replay_tokens: int = 16  # the first words of an answer decide the rest
     passes: float = 4.4  # over the lessons
     min_steps: int = 24

@@ -1,5 +1,6 @@
 """The run directory, as its child process sees it: input read once, progress appended, results written, DONE last."""
 
+import fcntl
 import json
 import os
 import time
@@ -10,6 +11,7 @@ from typing import Any
 
 TRAIN_INPUT = "run.json"
 EVALUATE_INPUT = "evaluation.json"
+WORKER = "worker.lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +19,34 @@ class RunDirectory:
     """A directory in, a directory out; nothing else is read or written."""
 
     path: Path
+
+    def claim(self) -> bool:
+        """Make this process the directory's only worker until it ends; False when there is one. Says which: `worker`.
+
+        A daemon that dies after starting a child and before recording it starts another: that one must not write here.
+        """
+        descriptor = os.open(self.path / WORKER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return False
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode())
+        return True  # the descriptor stays open: the lock is held as long as the process lives
+
+    def worker(self) -> int | None:
+        """The pid of the process that works here now, if one does."""
+        try:
+            with (self.path / WORKER).open("r+b") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    said = file.read().strip()
+                    return int(said) if said else None
+        except FileNotFoundError:
+            pass
+        return None
 
     def read(self, name: str) -> dict[str, Any]:
         value = json.loads((self.path / name).read_text(encoding="utf-8"))

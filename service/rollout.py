@@ -9,7 +9,7 @@ import structlog
 from agent.serving import LoadError, ModelLoader, ServedModel, Serving
 from policies.engine import PolicySet
 from service.rollback import RollbackRefused, lineage, record_rollback
-from service.trust import Choice, NotTrusted, Refusal, Trust
+from service.trust import NotTrusted, Refusal, Trust
 from store.records import Promotion, PromotionKind
 from store.registry import Registry
 
@@ -119,15 +119,14 @@ class Rollout:
 
     def _first(self) -> ServedModel:
         """What may serve now; what may not is told, recorded and passed over."""
-        choice = self._trust.choose()
-        try:
-            served = self._loader.build(choice.checkpoint_id, choice.adapter)
-        except LoadError as error:
-            if choice.adapter is None:
-                raise
-            refusal = Refusal(choice.checkpoint_id, str(error))
-            choice = Choice(self._loader.base_id, None, (*choice.refused, refusal))
-            served = self._loader.build(self._loader.base_id, None)
+        choice, served = self._trust.choose(), None
+        while served is None:
+            try:
+                served = self._loader.build(choice.checkpoint_id, choice.adapter)
+            except LoadError as error:  # its bytes are the sealed ones, and do not serve: as good as damaged
+                if choice.adapter is None:
+                    raise
+                choice = self._trust.choose((*choice.refused, Refusal(choice.checkpoint_id, str(error))))
         for refusal in choice.refused:
             log.error("checkpoint.refused", checkpoint=refusal.checkpoint_id, reason=refusal.reason)
             body = {"checkpoint": refusal.checkpoint_id, "reason": refusal.reason}

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.config import Settings
+
+MAX_SOCKET_PATH = 107 if sys.platform == "linux" else 103  # sun_path, less its closing zero
 
 
 class Server(uvicorn.Server):
@@ -54,6 +57,8 @@ def host_of(tcp: socket.socket) -> str:
 
 def listen_unix(path: Path) -> socket.socket:
     """The operator's door: only this user may open it. The state lock is held, so a socket left there is stale."""
+    if len(os.fsencode(path)) > MAX_SOCKET_PATH:
+        raise OSError(f"{path} is longer than the {MAX_SOCKET_PATH} bytes a socket may have; set HONED_STATE elsewhere")
     path.unlink(missing_ok=True)
     unix = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     mask = os.umask(0o177)

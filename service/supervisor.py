@@ -7,11 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 import psutil
+
+from agent.rundir import RunDirectory
 
 GRACE_SECONDS = 5
 
@@ -41,7 +44,14 @@ class Supervisor:
         self._started: dict[int, subprocess.Popen[bytes]] = {}
 
     def start(self, module: str, directory: Path) -> Child:
-        """`python -m MODULE DIRECTORY` in a session of its own, output to `DIRECTORY/output.log`."""
+        """`python -m MODULE DIRECTORY` in a session of its own, output to `DIRECTORY/output.log`.
+
+        A process that works there already (started by a daemon that died before it could record it) is taken over.
+        """
+        working = RunDirectory(directory).worker()
+        if working is not None:
+            with suppress(psutil.NoSuchProcess):  # it ended just now: start afresh
+                return Child(working, psutil.Process(working).create_time())
         for name in ("DONE", "error.json"):
             (directory / name).unlink(missing_ok=True)
         command = [sys.executable, "-m", module, str(directory)]

@@ -57,20 +57,15 @@ class Teaching:
         """Resolve a question: "answer" needs a correction; "right", "skip" and "exclude" take none."""
         if (action == "answer") != bool((correction or "").strip()):
             raise NothingSaid(f"action {action!r} {'needs' if action == 'answer' else 'takes no'} correction")
-        task = self._labels.resolve(task_id, LABEL_STATES[action], self._clock())
-        if action != "skip":
+        task = self._labels.get(task_id)
+        said = None
+        if task is not None and action != "skip":
             rating = Rating.UP if action == "right" else None
-            feedback = self._feedback(
-                task.interaction_id,
-                principal,
-                FeedbackSource.LABEL,
-                rating,
-                correction,
-                None,
-                is_excluded=action == "exclude",
+            is_excluded = action == "exclude"
+            said = self._feedback(
+                task.interaction_id, principal, FeedbackSource.LABEL, rating, correction, None, is_excluded=is_excluded
             )
-            self._interactions.add_feedback(feedback)
-        return task
+        return self._labels.resolve(task_id, LABEL_STATES[action], self._clock(), said)
 
     def open_questions(self, limit: int) -> list[tuple[LabelTask, Interaction]]:
         """What people are asked now, most worthwhile first."""

@@ -2,7 +2,7 @@
 Asked at every load.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.checkpoint import FILES
@@ -70,10 +70,13 @@ class Trust:
             self._require_approval(checkpoint_id)
         return self.adapter_bytes(checkpoint_id)
 
-    def choose(self) -> Choice:
-        """The champion, or the last good one before it, or the base: the first that holds."""
-        refused: list[Refusal] = []
+    def choose(self, passed_over: Sequence[Refusal] = ()) -> Choice:
+        """The champion, or the last good one before it, or the base: the first that holds and was not passed over."""
+        refused = list(passed_over)
+        known = {refusal.checkpoint_id for refusal in passed_over}
         for checkpoint_id in lineage(self._registry, self._base_id):
+            if checkpoint_id in known:
+                continue
             try:
                 return Choice(checkpoint_id, self.load(checkpoint_id), tuple(refused))
             except NotTrusted as error:

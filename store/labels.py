@@ -9,7 +9,7 @@ from typing import Any
 from store.connection import Connection
 from store.database import Database, StoreError
 from store.interactions import UnknownInteraction
-from store.records import LabelState, LabelTask
+from store.records import Feedback, LabelState, LabelTask
 from store.rows import fetch, fetch_number, fetch_one, from_row, insert, to_row
 
 
@@ -55,7 +55,14 @@ class Labels:
         with self._db.read() as conn:
             return [from_row(LabelTask, row) for row in fetch(conn, sql, [limit])]
 
-    def resolve(self, id: str, state: LabelState, at: float) -> LabelTask:  # noqa: A002
+    def resolve(
+        self,
+        id: str,  # noqa: A002
+        state: LabelState,
+        at: float,
+        feedback: Feedback | None = None,
+    ) -> LabelTask:
+        """Close an open task, together with what was said, or neither. UnknownLabelTask, NotOpen."""
         if state is LabelState.OPEN:
             raise ValueError("a task is resolved to answered, right, skipped or excluded, not to open")
 
@@ -67,6 +74,10 @@ class Labels:
                 was = LabelState(row["state"])
                 raise NotOpen(f"label task {id} is {was} already; give feedback on its interaction instead", was)
             conn.execute("UPDATE labels SET state = ?, resolved_at = ? WHERE id = ?", [str(state), at, id])
+            if feedback is not None:
+                if feedback.interaction_id != row["interaction_id"]:
+                    raise ValueError(f"feedback on {feedback.interaction_id} does not answer label task {id}")
+                insert(conn, "feedback", to_row(feedback))
             return from_row(LabelTask, row | {"state": state, "resolved_at": at})
 
         return self._db.write(job)

@@ -39,7 +39,7 @@ def train(job: Job) -> Trained:
     trainer = AnchoredTrainer(
         model=adapted,
         args=_arguments(job, len(lessons)),
-        train_dataset=Dataset.from_list([_example(row) for row in lessons]),
+        train_dataset=Dataset.from_list([example(row) for row in lessons]),
         processing_class=job.tokenizer.inner,
         data_collator=collate_lessons,
         callbacks=[watch],
@@ -119,7 +119,7 @@ def _lora(recipe: Recipe) -> LoraConfig:
     )
 
 
-def _example(row: AnsweredIds) -> dict[str, list[int]]:
+def example(row: AnsweredIds) -> dict[str, list[int]]:
     """What TRL trains on. Tokenised here, not there: special tokens that a correction spells out must stay text."""
     return {"input_ids": [*row.ids], "labels": [*[IGNORED] * row.answer_at, *row.ids[row.answer_at :]]}
 

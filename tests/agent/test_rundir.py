@@ -1,6 +1,7 @@
 """The run directory as the child sees it: whole files, appended progress, DONE last."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,13 @@ def test_a_figure_that_json_does_not_know_is_refused_and_leaves_the_old_file(run
     with pytest.raises(ValueError, match="not JSON compliant"):
         run.write("result.json", {"loss": float("nan")})
     assert run.read("result.json") == {"loss": 1.0}
+
+
+def test_a_directory_has_one_worker_and_tells_which(run: RunDirectory) -> None:
+    assert run.worker() is None
+    assert run.claim()
+    assert run.worker() == os.getpid()
+    assert not run.claim()
 
 
 def test_writing_leaves_no_temporary_file(run: RunDirectory) -> None:

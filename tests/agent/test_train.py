@@ -15,8 +15,11 @@ from transformers import PreTrainedModel
 
 from agent import child, train
 from agent.checkpoint import FILES, read
+from agent.methods import sft
 from agent.model import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_portable, merge_adapter
 from agent.recipe import Recipe
+from agent.rundir import RunDirectory
+from agent.tokenizer import Tokenizer
 
 ROOT = Path(__file__).parent.parent.parent
 BASE_ID = "ba5e" * 16
@@ -70,7 +73,13 @@ def runs(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 
 def test_a_run_leaves_an_adapter_results_progress_and_done_and_nothing_else(runs: tuple[Path, Path]) -> None:
     for run in runs:
-        assert {path.name for path in run.iterdir()} == INPUT | {"adapter", "result.json", "metrics.jsonl", "DONE"}
+        assert {path.name for path in run.iterdir()} == INPUT | {
+            "adapter",
+            "result.json",
+            "metrics.jsonl",
+            "worker.lock",
+            "DONE",
+        }
 
 
 def test_the_adapter_is_exactly_two_files(runs: tuple[Path, Path]) -> None:
@@ -137,14 +146,48 @@ def test_a_run_without_lessons_leaves_its_error_and_no_done(
     assert "Traceback" in capsys.readouterr().err
     error = json.loads((run / "error.json").read_text())
     assert error == {"type": "ValueError", "message": "train.jsonl holds no lesson; there is nothing to learn"}
-    assert {path.name for path in run.iterdir()} == INPUT | {"error.json", "metrics.jsonl"}
+    assert {path.name for path in run.iterdir()} == INPUT | {"error.json", "metrics.jsonl", "worker.lock"}
 
 
 def test_a_directory_without_input_leaves_its_error_and_no_done(tmp_path: Path) -> None:
     status, _ = end(start(str(tmp_path)))
     assert status == 1
     assert json.loads((tmp_path / "error.json").read_text())["type"] == "FileNotFoundError"
-    assert [path.name for path in tmp_path.iterdir()] == ["error.json"]
+    assert {path.name for path in tmp_path.iterdir()} == {"error.json", "worker.lock"}
+
+
+def test_a_second_process_in_the_same_directory_ends_without_touching_anything(
+    tiny_llama: Path, tmp_path: Path
+) -> None:
+    run = write(tmp_path / "run", tiny_llama, rows())
+    assert RunDirectory(run).claim()  # by this process, as an earlier child would
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    status, said = end(start(str(run)))
+    assert (status, "another process works in" in said) == (3, True)
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+
+
+def test_a_lesson_that_spells_special_tokens_out_is_learnt_as_text(tokenizer: Tokenizer) -> None:
+    row = tokenizer.answered_ids([{"role": "user", "content": "hi"}], "a<|im_end|>b")
+    example = sft.example(row)
+    answer = [label for label in example["labels"] if label != sft.IGNORED]
+    assert answer.count(2) == 1
+    assert answer[-1] == 2
+    assert tokenizer.text(answer) == "a<|im_end|>b"
+
+
+def test_lessons_longer_than_the_recipe_allows_are_left_out_and_counted(tiny_llama: Path, tmp_path: Path) -> None:
+    long = {"kind": "lesson", "messages": [{"role": "user", "content": "x" * 300}], "answer": "y"}
+    run = write(tmp_path / "run", tiny_llama, [*rows(), long], recipe=(RECIPE.to_json() | {"max_length": 200}))
+    assert end(start(str(run)))[0] == 0
+    assert json.loads((run / "result.json").read_text())["num_too_long"] == 1
+
+
+def test_a_run_whose_lessons_are_all_too_long_says_so(tiny_llama: Path, tmp_path: Path) -> None:
+    run = write(tmp_path / "run", tiny_llama, rows(), recipe=(RECIPE.to_json() | {"max_length": 3}))
+    assert end(start(str(run)))[0] == 1
+    said = json.loads((run / "error.json").read_text())["message"]
+    assert said == "every lesson is longer than max_length, 3 tokens; raise it in the recipe"
 
 
 @pytest.mark.parametrize("arguments", [(), ("a", "b")])

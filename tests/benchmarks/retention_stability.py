@@ -2,8 +2,8 @@
 
 A small model's greedy answer can hang on a near tie that any change of weights decides anew, even rounding them to
 bfloat16. A question that the base answers right or wrong by such luck says nothing about forgetting. Each question is
-asked of the base as it is, rounded, and shaken twice by as much as rounding moves each weight. A question belongs in
-the suite when all agree.
+asked of the base as it is, rounded, and shaken four times by twice as much as rounding moves each weight. A question
+belongs in the suite when all agree.
 """
 
 import copy
@@ -28,17 +28,18 @@ from agent.tokenizer import Tokenizer
 from service import models
 from service.config import Settings
 
-ROUNDING = 2.0**-9 / 3**0.5  # root mean square of bfloat16's relative rounding error
+SHAKE = 2 * 2.0**-9 / 3**0.5  # twice the root mean square of bfloat16's relative rounding error
+NUM_SHAKEN = 4
 MAX_TOKENS = 48
 Verdicts = list[tuple[str, list[bool]]]
 
 
 def shaken(model: PreTrainedModel, seed: int) -> PreTrainedModel:
-    """A copy whose every weight is off by a random share of itself, as large as rounding's."""
+    """A copy whose every weight is off by a random share of itself, twice rounding's."""
     generator = torch.Generator().manual_seed(seed)
     other = copy.deepcopy(model)
     for parameter in other.parameters():
-        parameter.data *= 1 + ROUNDING * torch.randn(parameter.shape, generator=generator)
+        parameter.data *= 1 + SHAKE * torch.randn(parameter.shape, generator=generator)
     return other
 
 
@@ -50,7 +51,7 @@ def measure(items: list[dict[str, object]]) -> Verdicts:
     exact, rounded = (
         load_base(files, sealed.path, torch.device("cpu"), dtype) for dtype in (torch.float32, torch.bfloat16)
     )
-    variants = [exact, rounded, shaken(exact, 1), shaken(exact, 2)]
+    variants = [exact, rounded, *(shaken(exact, seed) for seed in range(NUM_SHAKEN))]
     tokenizer = Tokenizer(sealed.path)
     conversations = [[{"role": "user", "content": item["question"]}] for item in items]
     found: list[list[bool]] = [[] for _ in items]
@@ -76,9 +77,10 @@ def main() -> int:
     items = [json.loads(line) for line in path.read_text().splitlines()] if path else suites.load("retention")
     measured = measure(items)
     unstable = [(question, verdicts) for question, verdicts in measured if len(set(verdicts)) > 1]
-    table = Table("question", "as it is", "bfloat16", "shaken", "shaken again", title="right by luck")
+    headings = ("as it is", "bfloat16", *(f"shaken {n + 1}" for n in range(NUM_SHAKEN)))
+    table = Table("question", *headings, title="right by luck")
     for question, verdicts in unstable:
-        table.add_row(question, *("right" if verdict else "wrong" for verdict in verdicts))
+        table.add_row(question, *("right" if verdict else "–" for verdict in verdicts))
     console = Console()
     console.print(table)
     right = sum(all(verdicts) for _, verdicts in measured)

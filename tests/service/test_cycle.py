@@ -298,6 +298,18 @@ def test_a_killed_child_is_taken_up_once_and_then_the_run_is_interrupted(taught)
     start(cycle)  # and the next may start
 
 
+def test_a_child_whose_daemon_died_before_recording_it_is_taken_over_and_not_doubled(taught):
+    daemon, supervisor = taught, Supervisor(nice=0)
+    run = start(another_cycle(daemon, supervisor))
+    directory = daemon.paths.run(run.id)
+    child = supervisor.start("agent.train", directory)  # and the daemon dies: the run is still queued
+    wait_until(lambda: RunDirectory(directory).worker() is not None)
+    after = another_cycle(daemon, Supervisor(nice=0))
+    after.advance()
+    assert look(daemon, run).pid == child.pid
+    after.stop_children()
+
+
 def test_a_child_that_fails_ends_the_run_with_its_message(taught):
     daemon = taught
     cycle = another_cycle(daemon, Supervisor(nice=0))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.serving import LoadError, ModelLoader
 from service import ledger
 from service.config import Settings
 from service.daemon import Daemon
@@ -115,6 +116,23 @@ def test_a_daemon_with_a_damaged_champion_answers_from_the_last_good_one_and_say
     assert refused["checkpoint"] == copy.champion
     assert "adapter_model.safetensors was changed" in refused["reason"]
     assert desk.daemon.stores.audit.newest("checkpoint.refused").body["checkpoint"] == copy.champion
+
+
+def test_a_champion_whose_bytes_are_right_but_do_not_load_is_passed_over_for_the_last_good_one(
+    copy, make_daemon, monkeypatch
+):
+    build = ModelLoader.build
+
+    def build_all_but_the_champion(self, checkpoint_id, adapter):
+        if checkpoint_id == copy.champion:
+            raise LoadError("a second model needs 300 MiB and 2 MiB are free; stop something first")
+        return build(self, checkpoint_id, adapter)
+
+    monkeypatch.setattr(ModelLoader, "build", build_all_but_the_champion)
+    desk = Desk(make_daemon())
+    assert desk.serving == copy.before
+    (refused,) = desk.operator.get("/operator/status").json()["refused"]
+    assert (refused["checkpoint"], "2 MiB are free" in refused["reason"]) == (copy.champion, True)
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -52,6 +52,18 @@ def test_resolving_keeps_state_and_time(labels: Labels, make, state: LabelState)
     assert labels.count_open() == 0
 
 
+def test_the_answer_and_the_end_of_the_question_are_one(labels: Labels, interactions: Interactions, make) -> None:
+    labels.add(make.task())
+    with pytest.raises(ValueError, match="does not answer label task t1"):
+        labels.resolve("t1", LabelState.ANSWERED, 160.0, make.feedback("f1", "i2"))
+    assert labels.get("t1").state is LabelState.OPEN
+    assert interactions.count_feedback() == 0
+    labels.resolve("t1", LabelState.ANSWERED, 160.0, make.feedback("f1", "i1"))
+    with pytest.raises(NotOpen):
+        labels.resolve("t1", LabelState.ANSWERED, 170.0, make.feedback("f2", "i1"))
+    assert [said.id for said in interactions.feedback_for("i1")] == ["f1"]
+
+
 def test_a_resolved_task_is_not_resolved_again_and_its_state_is_named(labels: Labels, make) -> None:
     labels.add(make.task())
     labels.resolve("t1", LabelState.RIGHT, 160.0)
