@@ -3,8 +3,10 @@
 import fcntl
 import json
 import os
+import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,18 @@ from typing import Any
 TRAIN_INPUT = "run.json"
 EVALUATE_INPUT = "evaluation.json"
 WORKER = "worker.lock"
+
+
+@contextmanager
+def assembled(destination: Path) -> Iterator["RunDirectory"]:
+    """A run directory to fill; it stands at `destination`, in place of what stood there, when it is whole."""
+    directory = destination.parent / f".{destination.name}.new"
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True, mode=0o700)
+    yield RunDirectory(directory)
+    if destination.exists():
+        shutil.rmtree(destination)
+    directory.rename(destination)
 
 
 @dataclass(frozen=True, slots=True)

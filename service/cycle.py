@@ -21,6 +21,7 @@ from agent.rundir import RunDirectory
 from policies.engine import PolicySet
 from policies.promotion import judge
 from policies.training import TrainFacts, may_train
+from service.evaluations import Evaluations
 from service.paths import Paths
 from service.snapshots import Snapshots
 from service.supervisor import Child, ChildState, Supervisor
@@ -50,6 +51,7 @@ class Cycle:
         runs: Runs,
         registry: Registry,
         snapshots: Snapshots,
+        evaluations: Evaluations,
         supervisor: Supervisor,
         policy_set: PolicySet,
         paths: Paths,
@@ -61,6 +63,7 @@ class Cycle:
         self._runs = runs
         self._registry = registry
         self._snapshots = snapshots
+        self._evaluations = evaluations
         self._supervisor = supervisor
         self._policy_set = policy_set
         self._paths = paths
@@ -100,7 +103,7 @@ class Cycle:
         if not ruling.allowed:
             raise NotStarted(ruling.reason)
         run_id = uuid.uuid4().hex
-        snapshot = self._snapshots.prepare_run(run_id, recipe)
+        snapshot = self._snapshots.prepare(run_id, recipe)
         if self._runs.snapshot(snapshot.id) is None:  # the same rows again are the same snapshot
             self._runs.add_snapshot(snapshot)
         run = TrainingRun(run_id, self._clock(), trigger, self._base_id, snapshot.id, recipe.to_json())
@@ -174,7 +177,7 @@ class Cycle:
         checkpoint = self._seal(run, champion)
         if self._registry.checkpoint(checkpoint.id) is None:
             self._registry.add_checkpoint(checkpoint)
-        self._snapshots.prepare_evaluation(run, checkpoint.id, champion)
+        self._evaluations.prepare(run, checkpoint.id, champion)
         self._launch(run, RunState.EVALUATING, checkpoint_id=checkpoint.id)
 
     def _seal(self, run: TrainingRun, champion: str) -> Checkpoint:
@@ -206,7 +209,7 @@ class Cycle:
         """The evaluation's figures and what policy says of them go on record together with the run's end."""
         directory = self._directory(run)
         results = RunDirectory(directory).read("result.json")
-        self._snapshots.keep_base_answers(directory)
+        self._evaluations.keep_base_answers(run)
         checkpoint = self._registry.checkpoint(run.checkpoint_id or "")
         if checkpoint is None:
             raise LookupError(f"run {run.id} names checkpoint {run.checkpoint_id!r}, which is not in the ledger")
@@ -244,7 +247,7 @@ class Cycle:
 
     def _directory(self, run: TrainingRun, state: RunState | None = None) -> Path:
         if (state or run.state) is RunState.EVALUATING:
-            return self._snapshots.evaluation_directory(run.id)
+            return self._evaluations.directory(run.id)
         return self._paths.run(run.id)
 
 

@@ -21,6 +21,7 @@ from service.api.parts import Parts
 from service.config import Settings, is_within
 from service.cycle import Cycle, NotStarted
 from service.decisions import Decisions
+from service.evaluations import Evaluations
 from service.health import Health
 from service.lock import StateLock
 from service.review import Reviews
@@ -66,7 +67,9 @@ class Daemon:
         self.rollout = self._rollout()
         self.health = Health(self.rollout.serving, self.loader.tokenizer, ready_seconds=settings.ready_seconds)
         self.teaching = Teaching(self.stores.interactions, self.stores.labels)
-        self.snapshots = self._snapshots()
+        child = ChildSettings(self.base, settings.device, settings.dtype, settings.train_threads)
+        self.snapshots = self._snapshots(child)
+        self.evaluations = Evaluations(taught=self.snapshots.taught, paths=self.paths, child=child)
         self.cycle = self._cycle()
         self.decisions = Decisions(
             registry=self.stores.registry,
@@ -104,21 +107,16 @@ class Daemon:
             drain_seconds=self.settings.drain_seconds,
         )
 
-    def _snapshots(self) -> Snapshots:
-        s = self.settings
-        return Snapshots(
-            interactions=self.stores.interactions,
-            policy_set=self.policy_set,
-            paths=self.paths,
-            base=self.base,
-            child=ChildSettings(s.device, s.dtype, s.train_threads),
-        )
+    def _snapshots(self, child: ChildSettings) -> Snapshots:
+        interactions = self.stores.interactions
+        return Snapshots(interactions=interactions, policy_set=self.policy_set, paths=self.paths, child=child)
 
     def _cycle(self) -> Cycle:
         return Cycle(
             runs=self.stores.runs,
             registry=self.stores.registry,
             snapshots=self.snapshots,
+            evaluations=self.evaluations,
             supervisor=Supervisor(nice=self.settings.train_nice),
             policy_set=self.policy_set,
             paths=self.paths,
@@ -185,7 +183,7 @@ class Daemon:
         reviews = Reviews(
             registry=stores.registry,
             runs=stores.runs,
-            snapshots=self.snapshots,
+            evaluations=self.evaluations,
             policy_set=self.policy_set,
             base_id=self.base.id,
             approvals_required=self.settings.approvals_required,

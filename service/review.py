@@ -7,7 +7,7 @@ from typing import Any
 
 from agent.rundir import RunDirectory
 from policies.engine import PolicySet
-from service.snapshots import Snapshots
+from service.evaluations import Evaluations
 from store.records import Checkpoint, Decision
 from store.registry import Registry
 from store.runs import Runs
@@ -27,14 +27,14 @@ class Reviews:
         *,
         registry: Registry,
         runs: Runs,
-        snapshots: Snapshots,
+        evaluations: Evaluations,
         policy_set: PolicySet,
         base_id: str,
         approvals_required: int,
     ) -> None:
         self._registry = registry
         self._runs = runs
-        self._snapshots = snapshots
+        self._evaluations = evaluations
         self._policy_set = policy_set
         self._base_id = base_id
         self._required = approvals_required
@@ -88,7 +88,7 @@ class Reviews:
 
     def _answers(self, checkpoint: Checkpoint) -> list[dict[str, Any]]:
         """Side by side, the worst first: lost against the champion, wrong on what was taught, then the rest."""
-        directory = self._snapshots.evaluation_directory(checkpoint.run_id)
+        directory = self._evaluations.directory(checkpoint.run_id)
         if not (directory / "answers.jsonl").exists():
             return []
         return sorted(RunDirectory(directory).rows("answers.jsonl"), key=_badness, reverse=True)[:MAX_ANSWERS]

@@ -21,6 +21,7 @@ from service import models
 from service.config import Settings
 from service.cycle import Cycle, NotStarted
 from service.daemon import Daemon
+from service.evaluations import Evaluations
 from service.models import SealedModel
 from service.paths import Paths
 from service.snapshots import ChildSettings, Snapshots
@@ -68,6 +69,7 @@ class Workshop:
 
     stores: Stores
     snapshots: Snapshots
+    evaluations: Evaluations
     paths: Paths
     base: SealedModel
     policy_set: PolicySet
@@ -90,6 +92,7 @@ def another_cycle(daemon: Workshop | Daemon, supervisor: Supervisor, **changes: 
         "runs": daemon.stores.runs,
         "registry": daemon.stores.registry,
         "snapshots": daemon.snapshots,
+        "evaluations": daemon.evaluations,
         "supervisor": supervisor,
         "policy_set": daemon.policy_set,
         "paths": daemon.paths,
@@ -117,14 +120,10 @@ def workshop(tmp_path: Path, make_settings: Callable[..., Settings]) -> Iterator
     settings.paths.create()
     base = models.ensure(settings.model, settings.paths.models)
     stores = open_stores(settings)
-    snapshots = Snapshots(
-        interactions=stores.interactions,
-        policy_set=shipped(),
-        paths=settings.paths,
-        base=base,
-        child=ChildSettings("cpu", "float32", 1),
-    )
-    yield Workshop(stores, snapshots, settings.paths, base, shipped())
+    child = ChildSettings(base, "cpu", "float32", 1)
+    snapshots = Snapshots(interactions=stores.interactions, policy_set=shipped(), paths=settings.paths, child=child)
+    evaluations = Evaluations(taught=snapshots.taught, paths=settings.paths, child=child)
+    yield Workshop(stores, snapshots, evaluations, settings.paths, base, shipped())
     stores.close()
 
 

@@ -1,0 +1,40 @@
+"""Answers that a model is known to give: greedy, of one length, one file a model. A cache: it may be deleted."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from store import artifacts
+from store.audit import digest
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerCache:
+    """JSON lines of `messages` and `answer`."""
+
+    path: Path
+
+    def known(self) -> dict[str, str]:
+        """Answers by the digest of their messages."""
+        return {digest(row["messages"]): row["answer"] for row in self._rows()}
+
+    def keep(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Add what is new."""
+        known = self.known()
+        new = [
+            {"messages": row["messages"], "answer": row["answer"]}
+            for row in rows
+            if digest(row["messages"]) not in known
+        ]
+        if new:
+            lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in [*self._rows(), *new])
+            artifacts.write_file(self.path, "".join(lines).encode())
+
+    def _rows(self) -> list[dict[str, Any]]:
+        try:
+            text = self.path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return []
+        return [json.loads(line) for line in text.splitlines()]

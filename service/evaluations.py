@@ -1,0 +1,77 @@
+"""What an evaluation asks: every repair that stands, its other wordings, what was held out, and what must stay."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from agent import suites
+from agent.dataset import Row, repair_items, reworded_items
+from agent.rundir import EVALUATE_INPUT, RunDirectory, assembled
+from agent.scoring import answer_key
+from service.answer_cache import AnswerCache
+from service.paths import Paths
+from service.snapshots import ChildSettings, Taught
+from store.audit import digest
+from store.records import TrainingRun
+
+EVALUATION_TOKENS = 48
+
+
+class Evaluations:
+    """Builds the directories that evaluations read, and keeps what the base said in them."""
+
+    def __init__(self, *, taught: Callable[[], Taught], paths: Paths, child: ChildSettings) -> None:
+        self._taught = taught
+        self._paths = paths
+        self._child = child
+        self._base_answers = AnswerCache(paths.cache / f"answers-{child.base.id}-{EVALUATION_TOKENS}.jsonl")
+
+    def directory(self, run_id: str) -> Path:
+        return self._paths.run(run_id) / "evaluation"
+
+    def prepare(self, run: TrainingRun, candidate_id: str, champion_id: str) -> None:
+        """Write the evaluation directory inside the run's."""
+        is_base = champion_id == self._child.base.id
+        job = {
+            "candidate_adapter": str(self._paths.checkpoint(candidate_id)),
+            "champion_adapter": None if is_base else str(self._paths.checkpoint(champion_id)),
+            "max_tokens": EVALUATION_TOKENS,
+            "num_train": sum(row["kind"] == "lesson" for row in self._run(run).rows("train.jsonl")),
+            **self._child.to_json(),
+        }
+        with assembled(self.directory(run.id)) as evaluation:
+            evaluation.write_rows("items.jsonl", self._items(run))
+            evaluation.write(EVALUATE_INPUT, job)
+
+    def keep_base_answers(self, run: TrainingRun) -> None:
+        """The base says the same next time; it need not be asked."""
+        self._base_answers.keep(RunDirectory(self.directory(run.id)).rows("base_answers.jsonl"))
+
+    def _items(self, run: TrainingRun) -> list[Row]:
+        holdout = [
+            {"messages": row["messages"], "expected": row["answer"], "keys": [list(_key(row))]}
+            for row in self._run(run).rows("holdout.jsonl")
+        ]
+        held = {digest(row["messages"]) for row in holdout}
+        repairs = [item for item in repair_items(self._taught()) if digest(item["messages"]) not in held]
+        retention = [
+            {
+                "messages": [{"role": "user", "content": item["question"]}],
+                "keys": item["keys"],
+                "expected": " / ".join(map(" ".join, item["keys"])),
+            }
+            for item in suites.load("retention")
+        ]
+        by_suite = {"asked": repairs, "paraphrase": reworded_items(repairs), "holdout": holdout, "retention": retention}
+        known = self._base_answers.known()
+        return [
+            {**item, "suite": suite, "base_answer": known.get(digest(item["messages"]))}
+            for suite, items in by_suite.items()
+            for item in items
+        ]
+
+    def _run(self, run: TrainingRun) -> RunDirectory:
+        return RunDirectory(self._paths.run(run.id))
+
+
+def _key(row: Row) -> tuple[str, ...]:
+    return answer_key(str(row["messages"][-1]["content"]), str(row["answer"]))
