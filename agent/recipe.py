@@ -13,20 +13,20 @@ class Recipe:
     method: str = "sft"
     rank: int = 16
     alpha: int = 32
-    learning_rate: float = 2e-3  # falls to zero over the steps: constant, the last steps forget at random
+    learning_rate: float = 1.5e-3  # falls to zero over the steps: constant, the last steps forget at random
     lesson_batch: int = 6
-    replay_batch: int = 8
-    replay_weight: float = 4.0
+    replay_batch: int = 12
+    replay_weight: float = 8.0
     replay_tokens: int = 16  # the first words of an answer decide the rest
     passes: float = 4.4  # over the lessons
     min_steps: int = 24
     max_steps: int = 600
     warmup_steps: int = 4
-    loss_target: float = 0.03  # smoothed; past it the model only gets surer, and forgets more
+    loss_target: float = 0.05  # smoothed; past it the model only gets surer, and forgets more
     max_length: int = 1024  # longer lessons are left out
     is_aimed: bool = True  # the adapter reads only the directions in which lessons stand out from replay rows
-    aim_floor: float = 0.01  # of the mean energy: what a direction counts at least as used
-    survey_rows: int = 192  # replay rows read to know what must stay
+    aim_floor: float = 0.05  # of the mean energy: what a direction counts at least as used
+    survey_rows: int = 448  # replay rows read to know what must stay
     seed: int = 17
 
     def __post_init__(self) -> None:
