@@ -78,7 +78,7 @@ def asked(run: RunDirectory) -> dict[str, int]:
 
 
 def test_an_evaluation_leaves_answers_results_progress_and_done_and_nothing_else(beside_base: RunDirectory) -> None:
-    left = {"answers.jsonl", "base_answers.jsonl", "result.json", "metrics.jsonl", "DONE"}
+    left = {"answers.jsonl", "base_answers.jsonl", "result.json", "metrics.jsonl", "worker.lock", "DONE"}
     assert {path.name for path in beside_base.path.iterdir()} == left | {"evaluation.json", "items.jsonl"}
     done = (beside_base.path / "DONE").stat().st_mtime_ns
     assert all(path.stat().st_mtime_ns <= done for path in beside_base.path.iterdir())

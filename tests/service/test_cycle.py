@@ -307,6 +307,7 @@ def test_a_child_whose_daemon_died_before_recording_it_is_taken_over_and_not_dou
     after.advance()
     assert look(daemon, run).pid == child.pid
     after.stop_children()
+    supervisor.stop(child)  # reaps it
 
 
 def test_a_child_that_fails_ends_the_run_with_its_message(taught):
