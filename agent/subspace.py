@@ -28,7 +28,7 @@ def second_moments(
 ) -> Moments:
     """Mean of x·xᵀ (width, width), float32, over the rows' tokens, for the input x of each linear layer of the decoder.
 
-    What all rows share at the beginning (the system prompt) counts once. Layers fed the same input share one tensor.
+    What a batch of rows shares at the beginning (the system prompt) counts once. Layers fed the same input share a sum.
     """
     sums: dict[str, torch.Tensor] = {}
     num_tokens, num_done = 0, 0
