@@ -18,11 +18,15 @@ WORKER = "worker.lock"
 
 @contextmanager
 def assembled(destination: Path) -> Iterator["RunDirectory"]:
-    """A run directory to fill; it stands at `destination`, in place of what stood there, when it is whole."""
+    """A run directory to fill; it takes the place of what stood at `destination` when it is whole, or not at all."""
     directory = destination.parent / f".{destination.name}.new"
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True, mode=0o700)
-    yield RunDirectory(directory)
+    try:
+        yield RunDirectory(directory)
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
     if destination.exists():
         shutil.rmtree(destination)
     directory.rename(destination)

@@ -18,6 +18,7 @@ from agent.tokenizer import AnsweredIds
 
 ROWS_TOGETHER = 16
 REFINEMENTS = 8  # power iterations: the leading directions to about four digits
+UNUSED = 1e-3  # of the strongest response: below, the lessons do not use a direction
 
 Moments = Mapping[str, torch.Tensor]
 Progress = Callable[[int, int], None]
@@ -69,7 +70,10 @@ def standing_out(lessons: torch.Tensor, kept: torch.Tensor, num: int, floor: flo
     response = torch.einsum("nw,wv,nv->n", directions, lessons, directions)
     # PEFT's start: each row's response to the lessons has a third of their mean energy.
     wanted = lessons.diagonal().mean() / 3
-    return (directions * torch.sqrt(wanted / response)[:, None]).float()
+    # Few short lessons have fewer directions than the rank: the rest would be noise made loud, and stays silent.
+    is_used = response > UNUSED * response.max()
+    scale = torch.where(is_used, torch.sqrt(wanted / response), 0.0)
+    return (directions * scale[:, None]).float()
 
 
 def aim(adapted: Any, lessons: Moments, kept: Moments, floor: float) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.rundir import RunDirectory
+from agent.rundir import RunDirectory, assembled
 
 
 @pytest.fixture
@@ -41,6 +41,23 @@ def test_a_figure_that_json_does_not_know_is_refused_and_leaves_the_old_file(run
     with pytest.raises(ValueError, match="not JSON compliant"):
         run.write("result.json", {"loss": float("nan")})
     assert run.read("result.json") == {"loss": 1.0}
+
+
+def test_a_directory_appears_whole_in_place_of_the_old_one(tmp_path: Path) -> None:
+    for text in ("old", "new"):
+        with assembled(tmp_path / "run") as run:
+            run.write("result.json", {"text": text})
+    assert RunDirectory(tmp_path / "run").read("result.json") == {"text": "new"}
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_directory_that_could_not_be_filled_leaves_nothing_and_the_old_one_stands(tmp_path: Path) -> None:
+    with assembled(tmp_path / "run") as run:
+        run.write("result.json", {"text": "old"})
+    with pytest.raises(ValueError, match="JSON"), assembled(tmp_path / "run") as run:
+        run.write("result.json", {"text": float("nan")})
+    assert RunDirectory(tmp_path / "run").read("result.json") == {"text": "old"}
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_a_directory_has_one_worker_and_tells_which(run: RunDirectory) -> None:

@@ -54,6 +54,16 @@ def test_the_lessons_response_has_the_size_of_a_fresh_lora_layers() -> None:
     assert torch.allclose(response, torch.full((4,), float(lessons.diagonal().mean()) / 3), rtol=1e-4)
 
 
+def test_directions_that_the_lessons_do_not_use_stay_silent() -> None:
+    lessons = torch.zeros(6, 6)
+    lessons[1, 1] = 2.0
+    found = standing_out(lessons, torch.eye(6), num=3, floor=0.01)
+    assert torch.isfinite(found).all()
+    assert (found.abs().sum(dim=1) > 0).sum() == 1
+    assert int(found.abs().sum(dim=0).argmax()) == 1
+    assert not standing_out(torch.zeros(6, 6), torch.eye(6), num=3, floor=0.01).any()
+
+
 def test_more_directions_than_inputs_are_refused_with_the_next_step() -> None:
     with pytest.raises(ValueError, match="rank 5 is more than the 4 inputs of a layer; choose a rank of at most 4"):
         standing_out(torch.eye(4), torch.eye(4), num=5, floor=0.01)
