@@ -147,6 +147,11 @@ def chat(shell: Shell, text: str = "Hi") -> dict[str, Any]:
     return shell.json("chat", text, "--temperature", "0", "--max-tokens", "6")
 
 
+def question(shell: Shell, interaction_id: str) -> dict[str, Any] | None:
+    """What the queue asks about a turn, if it does."""
+    return next((q for q in shell.json("queue") if q["interaction_id"] == interaction_id), None)
+
+
 def test_serve_says_where_it_is_and_what_comes_next(shell, daemon):
     said = "".join(daemon.lines)
     assert "honed is listening on http://127.0.0.1:" in said
@@ -189,20 +194,16 @@ def test_feedback_on_nothing_is_not_found(shell, daemon):
 
 def test_questions_are_shown_and_settled(shell, daemon):
     interaction = chat(shell, "Something to ask about")["interaction_id"]
-
-    def question() -> Any:
-        return next((q for q in shell.json("queue") if q["interaction_id"] == interaction), None)
-
-    found = wait_until(question)
+    found = wait_until(lambda: question(shell, interaction))
     assert found["reason"] in " ".join(shell.ok("queue").split()) or "nats" in shell.ok("queue")
     assert shell.json("label", found["id"], "--answer", "Like this.") == {"id": found["id"], "state": "answered"}
     assert "answered already" in shell.fails(exits.NOT_POSSIBLE, "label", found["id"], "--skip")
-    assert question() is None
+    assert question(shell, interaction) is None
 
 
 def test_questions_can_be_gone_through_one_by_one(shell, daemon):
-    chat(shell, "And one more to ask about")
-    wait_until(lambda: shell.json("queue"))
+    newest = chat(shell, "And one more to ask about")["interaction_id"]
+    wait_until(lambda: question(shell, newest))  # turns are scored oldest first: no other question is still to come
     said = shell.ok("label", stdin="r\n" * 50 + "q\n")
     assert "settled" in said
     assert shell.json("queue") == []
