@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from agent.engine import Event, GenerationRequest, Sampling, Token
 from agent.engines.embedded import EmbeddedEngine
+from agent.engines.reference import ReferenceRunner
 from agent.tokenizer import Tokenizer
 
 
@@ -22,7 +23,7 @@ def greedy_answers(
     on_answer: Callable[[int], None],
 ) -> list[str]:
     """One answer a conversation, in order; `on_answer` gets the number done so far. Raises RuntimeError on a fault."""
-    engine = EmbeddedEngine(model, tokenizer, max_batch=batch, max_waiting=max(1, len(conversations)))
+    engine = EmbeddedEngine(ReferenceRunner(model), tokenizer, max_batch=batch, max_waiting=max(1, len(conversations)))
     events: queue.SimpleQueue[tuple[int, Event]] = queue.SimpleQueue()
     for index, messages in enumerate(conversations):
         request = GenerationRequest(tuple(tokenizer.chat_ids(messages)), Sampling(max_tokens=max_tokens))

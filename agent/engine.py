@@ -14,22 +14,33 @@ from store.records import FinishReason
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to choose tokens. Temperature 0 is greedy; `seed` None draws a fresh one."""
+    """How to choose tokens. Temperature 0 is greedy; `seed` None draws a fresh one.
+
+    Order: penalties and `logit_bias` on the logits, temperature, top-k (0: all), top-p, min-p (a share of the
+    likeliest token's probability). Penalties count the tokens of the answer, as OpenAI's do.
+    """
 
     temperature: float = 0.0
     top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
     seed: int | None = None
     max_tokens: int = 256
     stop: tuple[str, ...] = ()
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    ignore_eos: bool = False
     top_logprobs: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """Prompt token ids and how to continue them."""
+    """Prompt token ids and how to continue them. Work on a prompt is shared only between requests of one `caller`."""
 
     prompt_ids: tuple[int, ...]
     sampling: Sampling = Sampling()
+    caller: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +56,8 @@ class Alternative:
 class Token:
     """One generated token. `text` is what may be shown now: it can lag behind (UTF-8, stop strings).
 
-    `logprob` and `entropy` (nats) are of the model's own distribution, before temperature and top-p.
+    `logprob`, `entropy` and `margin` (nats) are of the model's own distribution, before any setting of the request
+    touches it. `margin` is by how much the likeliest token is ahead of the second.
     """
 
     id: int
@@ -53,6 +65,7 @@ class Token:
     piece: str
     logprob: float
     entropy: float
+    margin: float
     top: tuple[Alternative, ...] = ()
 
 
@@ -63,6 +76,21 @@ class Finished:
     reason: FinishReason
     text: str = ""
     error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """What an engine is doing, and has done since it began. Tokens count once, however often they were read."""
+
+    num_running: int = 0
+    num_waiting: int = 0
+    cache_usage: float = 0.0  # share of the key-value cache held by requests
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    prefix_queries: int = 0  # prompt tokens looked up
+    prefix_hits: int = 0  # of these, found
+    num_preemptions: int = 0
+    busy_seconds: float = 0.0  # time spent in steps
 
 
 Event = Token | Finished
@@ -94,6 +122,9 @@ class Engine(Protocol):
 
     def num_active(self) -> int:
         """Requests queued or running."""
+
+    def stats(self) -> EngineStats:
+        """Gauges and counters, for metrics."""
 
     def last_token_at(self) -> float | None:
         """Monotonic time of the newest token; None before the first."""

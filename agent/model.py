@@ -71,28 +71,54 @@ def load_base(files: Mapping[str, bytes], directory: Path, device: torch.device,
     return loaded
 
 
-def merge_adapter(base: PreTrainedModel, files: Mapping[str, bytes]) -> PreTrainedModel:
-    """A private copy of the base with a portable LoRA adapter merged in: W + (alpha / r) · B A, computed in float32.
+class Adapter:
+    """A portable LoRA adapter, checked against the base it is to change: W + (alpha / r) · B A, computed in float32."""
 
-    Raises ValueError when the adapter is not of the portable profile or does not fit the base.
-    """
-    config = json.loads(files[ADAPTER_CONFIG])
-    if not isinstance(config, dict):
-        raise ValueError(f"{ADAPTER_CONFIG} holds {type(config).__name__}, expected an object")
-    scale = check_portable(config)
-    deltas = _tensors(files[ADAPTER_WEIGHTS])
+    def __init__(self, base: PreTrainedModel, files: Mapping[str, bytes]) -> None:
+        """ValueError when the adapter is not of the portable profile or does not fit the base."""
+        config = json.loads(files[ADAPTER_CONFIG])
+        if not isinstance(config, dict):
+            raise ValueError(f"{ADAPTER_CONFIG} holds {type(config).__name__}, expected an object")
+        self._scale = check_portable(config)
+        tensors = _tensors(files[ADAPTER_WEIGHTS])
+        names = {key.removesuffix(".lora_A.weight") for key in tensors if key.endswith(".lora_A.weight")}
+        if not names or len(tensors) != 2 * len(names):
+            raise ValueError(
+                f"{ADAPTER_WEIGHTS} holds {len(tensors)} tensors for {len(names)} layers; expected two a layer"
+            )
+        modules = dict(base.named_modules())
+        self._pairs: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._names: dict[torch.nn.Module, str] = {}
+        for name in sorted(names):
+            a, b = tensors[f"{name}.lora_A.weight"], tensors.get(f"{name}.lora_B.weight")
+            place = name.removeprefix("base_model.model.")
+            layer: Any = modules.get(place)
+            if b is None or not isinstance(layer, torch.nn.Linear) or not _fits(a, b, layer, config["r"]):
+                raise ValueError(f"adapter layer {name} does not fit the base; was it trained on another model?")
+            self._pairs[place] = a, b
+            self._names[layer] = place
+
+    def changes(self) -> list[str]:
+        """Names of the layers it changes."""
+        return list(self._pairs)
+
+    def merged(self, layer: torch.nn.Linear, name: str | None = None) -> torch.Tensor:
+        """The weight of a base's layer with the adapter in it; as it is where the adapter changes nothing."""
+        place = name or self._names.get(layer)
+        weight: torch.Tensor = layer.weight.data
+        if place is None:
+            return weight
+        a, b = (tensor.to(weight.device, torch.float32) for tensor in self._pairs[place])
+        return (weight.float() + self._scale * (b @ a)).to(weight.dtype)
+
+
+def merge_adapter(base: PreTrainedModel, files: Mapping[str, bytes]) -> PreTrainedModel:
+    """A private copy of the base with an adapter merged in. ValueError as `Adapter` gives it."""
+    adapter = Adapter(base, files)
     model: PreTrainedModel = copy.deepcopy(base)
-    modules = dict(model.named_modules())
-    names = {key.removesuffix(".lora_A.weight") for key in deltas if key.endswith(".lora_A.weight")}
-    if not names or len(deltas) != 2 * len(names):
-        raise ValueError(f"{ADAPTER_WEIGHTS} holds {len(deltas)} tensors for {len(names)} layers; expected two a layer")
-    for name in sorted(names):
-        a, b = deltas[f"{name}.lora_A.weight"], deltas.get(f"{name}.lora_B.weight")
-        layer: Any = modules.get(name.removeprefix("base_model.model."))
-        if b is None or not isinstance(layer, torch.nn.Linear) or not _fits(a, b, layer, config["r"]):
-            raise ValueError(f"adapter layer {name} does not fit the base; was it trained on another model?")
-        delta = scale * (b.to(layer.weight.device, torch.float32) @ a.to(layer.weight.device, torch.float32))
-        layer.weight.data = (layer.weight.data.float() + delta).to(layer.weight.dtype)
+    modules: dict[str, Any] = dict(model.named_modules())
+    for name in adapter.changes():
+        modules[name].weight.data = adapter.merged(modules[name], name)
     return model
 
 

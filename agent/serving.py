@@ -4,17 +4,26 @@ Each request gets its answer from exactly one checkpoint.
 Knows checkpoints as verified bytes and an id; whether one may serve was decided before it comes here.
 """
 
+import ctypes
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
+import torch
 from transformers import PreTrainedModel
 
 from agent.engine import Engine, GenerationRequest, Sampling, complete
+from agent.engines.blocks import blocks_for
 from agent.engines.embedded import EmbeddedEngine
-from agent.model import choose_device, choose_dtype, load_base, merge_adapter
+from agent.engines.native import NativeRunner
+from agent.engines.reference import ReferenceRunner
+from agent.engines.runner import BLOCK, Runner
+from agent.kernels import abi, build
+from agent.kernels.weights import pack, why_not
+from agent.model import Adapter, choose_device, choose_dtype, load_base, merge_adapter
 from agent.tokenizer import Tokenizer
 from store.records import FinishReason
 
@@ -28,13 +37,16 @@ class LoadError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """How an engine is built."""
+    """How an engine is built. `kernels`: where compiled kernels are kept; None does without them."""
 
     device: str = "auto"
     dtype: str = "auto"
+    threads: int = 1
     max_batch: int = 8
     max_waiting: int = 64
     max_context: int = 4096
+    cache_mb: int = 512
+    kernels: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,28 +58,45 @@ class ServedModel:
 
 
 class ModelLoader:
-    """Holds the base in memory and builds served models from it."""
+    """Holds the base in memory and builds served models from it, with the fastest runner that this machine has.
+
+    `slow_because` says why that is the reference runner on a CPU; None otherwise.
+    """
 
     def __init__(self, files: Mapping[str, bytes], directory: Path, base_id: str, settings: EngineSettings) -> None:
         self.base_id = base_id
         self.device = choose_device(settings.device)
-        self.dtype = choose_dtype(self.device, settings.dtype)
         self.tokenizer = Tokenizer(directory)
         self._settings = settings
+        self._library, self.slow_because = self._kernels()
+        self.dtype = torch.bfloat16 if self._library else choose_dtype(self.device, settings.dtype)
         self._base: PreTrainedModel = load_base(files, directory, self.device, self.dtype)
+        reason = why_not(self._base)
+        if self._library and reason:
+            self._library, self.slow_because = None, reason
+            self.dtype = choose_dtype(self.device, settings.dtype)
+            self._base = self._base.to(self.dtype)
         self.max_context = min(settings.max_context, int(self._base.config.max_position_embeddings))
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks of key-value cache that the setting allows, and one context at least."""
+        c: Any = self._base.config
+        head_dim = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
+        heads = getattr(c, "num_key_value_heads", None) or c.num_attention_heads
+        block_bytes: int = 2 * c.num_hidden_layers * heads * head_dim * self.dtype.itemsize * BLOCK
+        return max((self._settings.cache_mb << 20) // block_bytes, blocks_for(self.max_context + 1))
 
     def build(self, checkpoint_id: str, adapter: Mapping[str, bytes] | None) -> ServedModel:
         """A served model beside whatever serves now, smoke-tested. LoadError when it does not fit, load or answer."""
-        model = self._base
-        if adapter is not None:
+        if adapter is not None or self._library:
             self._require_memory()
-            try:
-                model = merge_adapter(self._base, adapter)
-            except (ValueError, KeyError) as error:
-                raise LoadError(f"checkpoint {checkpoint_id[:12]} does not load: {error}") from error
+        try:
+            runner = self._runner(adapter)
+        except (ValueError, KeyError) as error:
+            raise LoadError(f"checkpoint {checkpoint_id[:12]} does not load: {error}") from error
         engine = EmbeddedEngine(
-            model,
+            runner,
             self.tokenizer,
             max_batch=self._settings.max_batch,
             max_waiting=self._settings.max_waiting,
@@ -81,15 +110,33 @@ class ModelLoader:
             raise
         return served
 
+    def _kernels(self) -> tuple[ctypes.CDLL | None, str | None]:
+        """The kernels, or why there are none; neither where they have no place."""
+        if self.device.type != "cpu":
+            return None, None
+        if self._settings.kernels is None or self._settings.dtype == "float32":
+            return None, "float32 was asked for" if self._settings.dtype == "float32" else "kernels are switched off"
+        try:
+            return abi.load(build.library(self._settings.kernels)), None
+        except (build.NoKernels, OSError) as error:
+            return None, str(error)
+
+    def _runner(self, adapter: Mapping[str, bytes] | None) -> Runner:
+        if self._library is None:
+            model = self._base if adapter is None else merge_adapter(self._base, adapter)
+            return ReferenceRunner(model, self.num_blocks)
+        weights = pack(self._base, self.max_context + 1, Adapter(self._base, adapter).merged if adapter else None)
+        return NativeRunner(self._library, weights, num_blocks=self.num_blocks, threads=self._settings.threads)
+
     def _require_memory(self) -> None:
-        """Refuse clearly when a merged copy would not fit (host memory;
+        """Refuse clearly when one more copy would not fit (host memory;
         an accelerator's own error is told as it comes).
         """
         needed = sum(p.numel() * p.element_size() for p in self._base.parameters())
         free = psutil.virtual_memory().available
         if self.device.type == "cpu" and free < needed * 1.2:
             raise LoadError(
-                f"a second model needs {needed >> 20} MiB and {free >> 20} MiB are free; stop something first"
+                f"one more model needs {needed >> 20} MiB and {free >> 20} MiB are free; stop something first"
             )
 
 

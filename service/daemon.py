@@ -24,6 +24,7 @@ from service.decisions import Decisions
 from service.evaluations import Evaluations
 from service.health import Health
 from service.lock import StateLock
+from service.paths import kernel_directory
 from service.review import Reviews
 from service.rollout import Rollout
 from service.scheduler import Scheduler, Timer
@@ -88,7 +89,16 @@ class Daemon:
 
     def _loader(self) -> ModelLoader:
         s = self.settings
-        engine = EngineSettings(s.device, s.dtype, s.max_batch, s.max_waiting, s.max_context)
+        engine = EngineSettings(
+            device=s.device,
+            dtype=s.dtype,
+            threads=s.threads,
+            max_batch=s.max_batch,
+            max_waiting=s.max_waiting,
+            max_context=s.max_context,
+            cache_mb=s.cache_mb,
+            kernels=kernel_directory(),
+        )
         sealed = artifacts.read(self.base.path, self.base.id)
         return ModelLoader(sealed.files, self.base.path, self.base.id, engine)
 

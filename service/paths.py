@@ -15,6 +15,13 @@ def state_directory() -> Path:
     return user_state_path("honed")
 
 
+def kernel_directory() -> Path:
+    """Where compiled kernels are kept: the user's cache, for all states; they can be made again at any time."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("honed") / "kernels"
+
+
 def key_directory() -> Path:
     """Where operators' private keys lie: HONED_KEYS, else the user's configuration. The daemon never reads it."""
     named = os.environ.get("HONED_KEYS")

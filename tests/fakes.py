@@ -16,7 +16,7 @@ TEMPLATE = (
 )
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-HIDDEN = 32
+HIDDEN = 64
 
 
 @dataclass(slots=True)
@@ -99,7 +99,7 @@ def write_tiny_embedder(directory: Path) -> Path:
 def adapter_files(*, seed: int = 1, rank: int = 2, scale: float = 0.5) -> dict[str, bytes]:
     """A random adapter of the portable profile that fits the tiny Llama."""
     generator = torch.Generator().manual_seed(seed)
-    sizes = {"q_proj": (HIDDEN, HIDDEN), "k_proj": (HIDDEN, 16), "v_proj": (HIDDEN, 16), "o_proj": (HIDDEN, HIDDEN)}
+    sizes = {"q_proj": (HIDDEN, HIDDEN), "k_proj": (HIDDEN, 32), "v_proj": (HIDDEN, 32), "o_proj": (HIDDEN, HIDDEN)}
     sizes |= {"gate_proj": (HIDDEN, 64), "up_proj": (HIDDEN, 64), "down_proj": (64, HIDDEN)}
     tensors = {}
     for layer in range(2):

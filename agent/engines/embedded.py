@@ -1,40 +1,49 @@
-"""The engine in this process: one thread that admits, decodes a batch and hands out tokens.
+"""The engine in this process: one thread that schedules, runs and hands out tokens.
 
-`step()` is: admit waiting requests, run the batch once, deliver. Requests join and leave at any step. A fault kills the
-worker, not the daemon: every request under way ends with reason ERROR and `fault()` says why, so that it can
-be rebuilt.
+Requests join and leave at any step. A fault kills the worker, not the daemon: every request under way ends with reason
+ERROR and `fault()` says why, so that it can be rebuilt.
 """
 
 import contextlib
+import math
 import queue
 import secrets
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from transformers import PreTrainedModel
 
-from agent.engine import Alternative, EngineBusy, EngineClosed, Finished, GenerationRequest, Listener, Token
-from agent.engines.batch import DecodeBatch
-from agent.sampling import choose, figures, top_choices
+from agent.engine import (
+    Alternative,
+    EngineBusy,
+    EngineClosed,
+    EngineStats,
+    Finished,
+    GenerationRequest,
+    Listener,
+    Token,
+)
+from agent.engines.blocks import BlockPool, blocks_for
+from agent.engines.runner import Figures, Next, Runner
+from agent.engines.scheduler import Budget, Scheduler, Sequence
+from agent.sampling import adjust, choice, is_plain, top_choices
 from agent.tokenizer import TextStream, Tokenizer
 from store.records import FinishReason
 
 IDLE_WAIT_SECONDS = 0.5
 
 
-@dataclass(eq=False, slots=True)
-class _Slot:
+@dataclass(eq=False, slots=True, kw_only=True)
+class _Slot(Sequence):
     """One request, from queue to end."""
 
-    request: GenerationRequest
     listener: Listener
     text: TextStream
-    generator: torch.Generator | None
-    num_tokens: int = 0
-    next_id: int = -1
+    seed: int
+    counts: Counter[int] = field(default_factory=Counter)  # what the answer has said; kept only for penalties
     is_cancelled: threading.Event = field(default_factory=threading.Event)
 
     def cancel(self) -> None:
@@ -42,28 +51,34 @@ class _Slot:
 
 
 class EmbeddedEngine:
-    """Batched decoding over one transformers model. Thread-safe."""
+    """Continuous batching over one runner. Thread-safe."""
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        runner: Runner,
         tokenizer: Tokenizer,
         *,
         max_batch: int = 8,
         max_waiting: int = 64,
         max_context: int = 4096,
+        budget: Budget = Budget(),  # noqa: B008 - frozen
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        if blocks_for(max_context + 1) > runner.num_blocks:
+            raise ValueError(
+                f"a cache of {runner.num_blocks} blocks cannot hold one context of {max_context} tokens; "
+                "give more cache or a smaller context"
+            )
         self.max_context = max_context
+        self._runner = runner
         self._tokenizer = tokenizer
-        self._max_batch = max_batch
         self._waiting: queue.Queue[_Slot] = queue.Queue(max_waiting)
-        self._running: list[_Slot] = []
+        self._scheduler: Scheduler[_Slot] = Scheduler(BlockPool(runner.num_blocks), max_batch=max_batch, budget=budget)
         self._open: set[_Slot] = set()  # every request that has not been told its end
-        self._batch = DecodeBatch(model)
-        self._device = next(model.parameters()).device
         self._clock = clock
         self._last_token_at: float | None = None
+        self._num_prompt = self._num_generated = 0
+        self._busy_seconds = 0.0
         self._fault: str | None = None
         self._is_draining = False
         self._must_stop = threading.Event()
@@ -72,7 +87,9 @@ class EmbeddedEngine:
         self._thread.start()
 
     def submit(self, request: GenerationRequest, listener: Listener) -> _Slot:
-        slot = _Slot(request, listener, TextStream(self._tokenizer, request.sampling.stop), self._generator(request))
+        seed = request.sampling.seed if request.sampling.seed is not None else secrets.randbits(63)
+        text = TextStream(self._tokenizer, request.sampling.stop)
+        slot = _Slot(request, listener=listener, text=text, seed=seed)
         with self._lock:
             if self._is_draining or self._fault:
                 raise EngineClosed(self._fault or "this engine is being replaced; send the request again")
@@ -85,6 +102,20 @@ class EmbeddedEngine:
 
     def num_active(self) -> int:
         return len(self._open)
+
+    def stats(self) -> EngineStats:
+        scheduler, pool = self._scheduler, self._scheduler.pool
+        return EngineStats(
+            num_running=len(scheduler.running),
+            num_waiting=self._waiting.qsize() + len(scheduler.ready),
+            cache_usage=1.0 - pool.num_free / pool.num_blocks,
+            prompt_tokens=self._num_prompt,
+            generated_tokens=self._num_generated,
+            prefix_queries=scheduler.prefix_queries,
+            prefix_hits=scheduler.prefix_hits,
+            num_preemptions=scheduler.num_preemptions,
+            busy_seconds=self._busy_seconds,
+        )
 
     def last_token_at(self) -> float | None:
         return self._last_token_at
@@ -114,76 +145,93 @@ class EmbeddedEngine:
         except Exception as error:  # noqa: BLE001 - the worker's outermost frame: the fault is kept, told and acted on
             self._fault = f"the engine stopped: {type(error).__name__}: {error}"
             self._end_all(self._fault)
+        finally:
+            self._runner.close()
 
     def step(self) -> None:
-        """One round: admit, run, deliver."""
+        """One round: schedule, run, postprocess."""
         self._admit()
         self._drop_cancelled()
-        if self._running:
-            logits = self._batch.step([slot.next_id for slot in self._running])
-            self._deliver(logits, self._running)
+        work = self._scheduler.schedule()
+        if not work:
+            return
+        began = time.perf_counter()
+        coming = self._runner.run([piece for _, piece in work])
+        for slot, piece in work:
+            self._scheduler.advance(slot, len(piece.ids))
+        self._busy_seconds += time.perf_counter() - began
+        self._deliver(coming, [slot for slot, piece in work if piece.is_whole])
 
     def _admit(self) -> None:
-        """Take in what waits and fits, and read all its prompts in one pass; with nothing to do, wait for work."""
-        joining: list[_Slot] = []
-        while len(self._running) + len(joining) < self._max_batch:
+        """Take from the queue what may begin; with nothing to do, wait for work."""
+        scheduler = self._scheduler
+        while scheduler.num_places > 0:
             try:
-                slot = self._waiting.get(block=not (self._running or joining), timeout=IDLE_WAIT_SECONDS)
+                is_idle = not (scheduler.running or scheduler.ready)
+                slot = self._waiting.get(block=is_idle, timeout=IDLE_WAIT_SECONDS)
             except queue.Empty:
-                break
-            if slot.is_cancelled.is_set():
-                self._end(slot, FinishReason.DISCONNECT)
-            else:
-                joining.append(slot)
-        if joining:
-            self._running += joining
-            logits = self._batch.join([slot.request.prompt_ids for slot in joining])
-            self._deliver(logits, joining)
+                return
+            scheduler.ready.append(slot)
 
-    def _deliver(self, logits: torch.Tensor, slots: list[_Slot]) -> None:
-        """Choose each slot's token, tell its listener, and let the finished ones leave the batch."""
-        logprobs, entropies = figures(logits)
-        if not bool(torch.isfinite(entropies).all()):
+    def _deliver(self, coming: Next, slots: list[_Slot]) -> None:
+        """Choose each slot's token, tell its listener, and let the finished ones leave."""
+        if not all(math.isfinite(figures.entropy) for figures in coming.figures):
             raise FloatingPointError("the model gave NaN or infinite logits; its weights or the machine are faulty")
-        self._last_token_at = self._clock()
-        finished = [slot for row, slot in enumerate(slots) if self._emit(slot, logprobs[row], float(entropies[row]))]
-        self._leave(finished)
+        if slots:
+            self._last_token_at = self._clock()
+        rows = list(zip(slots, self._choose(coming, slots), coming.figures, coming.logits, strict=True))
+        for slot, token_id, figures, logits in rows:
+            self._emit(slot, token_id, figures, logits)
 
-    def _emit(self, slot: _Slot, logprobs: torch.Tensor, entropy: float) -> bool:
-        """Send one token; true when it was the last."""
+    def _choose(self, coming: Next, slots: list[_Slot]) -> list[int]:
+        """A token for each slot; only rows that are not simply greedy are looked at again."""
+        chosen = [figures.best for figures in coming.figures]
+        drawn, rows, choices = [], [], []
+        for number, slot in enumerate(slots):
+            sampling, logits = slot.request.sampling, coming.logits[number]
+            if not is_plain(sampling):
+                logits = adjust(logits, sampling, slot.counts)
+                chosen[number] = int(logits.argmax())
+            if sampling.temperature > 0:
+                drawn.append(number)
+                rows.append(logits)
+                choices.append(choice(sampling, slot.seed, slot.num_generated))
+        if drawn:
+            for number, token_id in zip(drawn, self._runner.choose(rows, choices), strict=True):
+                chosen[number] = token_id
+        return chosen
+
+    def _emit(self, slot: _Slot, token_id: int, figures: Figures, logits: torch.Tensor) -> None:
+        """Send one token, and the end if it was the last."""
         sampling = slot.request.sampling
-        token_id = choose(logprobs, sampling, slot.generator)
-        slot.next_id = token_id
-        if token_id in self._tokenizer.eos_ids:
-            self._end(slot, FinishReason.STOP)
-            return True
-        slot.num_tokens += 1
+        if not slot.num_generated:
+            self._num_prompt += len(slot.request.prompt_ids)
+        if token_id in self._tokenizer.eos_ids and not sampling.ignore_eos:
+            self._finish(slot, FinishReason.STOP)
+            return
+        slot.ids.append(token_id)
+        self._num_generated += 1
+        if not is_plain(sampling):
+            slot.counts[token_id] += 1
+        choices = top_choices(logits, figures.log_total, sampling.top_logprobs)
+        top = tuple(Alternative(i, self._tokenizer.piece(i), logprob) for i, logprob in choices)
+        logprob = float(logits[token_id]) - figures.log_total
         piece = self._tokenizer.piece(token_id)
-        top = tuple(
-            Alternative(i, self._tokenizer.piece(i), p) for i, p in top_choices(logprobs, sampling.top_logprobs)
-        )
-        slot.listener(Token(token_id, slot.text.push(token_id), piece, float(logprobs[token_id]), entropy, top))
-        if slot.text.is_stopped:
-            self._end(slot, FinishReason.STOP)
-            return True
+        slot.listener(Token(token_id, slot.text.push(token_id), piece, logprob, figures.entropy, figures.margin, top))
         room = self.max_context - len(slot.request.prompt_ids)
-        if slot.num_tokens >= min(sampling.max_tokens, room):
-            self._end(slot, FinishReason.LENGTH)
-            return True
-        return False
+        if slot.text.is_stopped:
+            self._finish(slot, FinishReason.STOP)
+        elif slot.num_generated >= min(sampling.max_tokens, room):
+            self._finish(slot, FinishReason.LENGTH)
 
     def _drop_cancelled(self) -> None:
-        cancelled = [slot for slot in self._running if slot.is_cancelled.is_set()]
-        for slot in cancelled:
-            self._end(slot, FinishReason.DISCONNECT)
-        self._leave(cancelled)
+        for slot in [*self._scheduler.running, *self._scheduler.ready]:
+            if slot.is_cancelled.is_set():
+                self._finish(slot, FinishReason.DISCONNECT)
 
-    def _leave(self, slots: list[_Slot]) -> None:
-        if not slots:
-            return
-        kept = [row for row, slot in enumerate(self._running) if slot not in slots]
-        self._batch.select(kept)
-        self._running = [self._running[row] for row in kept]
+    def _finish(self, slot: _Slot, reason: FinishReason) -> None:
+        self._scheduler.remove(slot)
+        self._end(slot, reason)
 
     def _end(self, slot: _Slot, reason: FinishReason, error: str | None = None) -> None:
         """Tell a request its end, once: it is no longer open, whatever its listener does."""
@@ -197,9 +245,3 @@ class EmbeddedEngine:
         for slot in cut:
             with contextlib.suppress(Exception):  # one listener's fault must not keep the others waiting for ever
                 self._end(slot, FinishReason.ERROR, message)
-
-    def _generator(self, request: GenerationRequest) -> torch.Generator | None:
-        if request.sampling.temperature == 0.0:
-            return None
-        seed = request.sampling.seed if request.sampling.seed is not None else secrets.randbits(63)
-        return torch.Generator(device=self._device).manual_seed(seed)

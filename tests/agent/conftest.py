@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from agent.engines import embedded
+from agent.engines.reference import ReferenceRunner
 from agent.model import load_base
 from agent.tokenizer import Tokenizer
 from store.records import Feedback, FeedbackSource, FinishReason, Interaction
@@ -79,7 +80,7 @@ def _engines_wake_often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def engine(base: PreTrainedModel, tokenizer: Tokenizer) -> Iterator[embedded.EmbeddedEngine]:
-    made = embedded.EmbeddedEngine(base, tokenizer, max_batch=4, max_waiting=8, max_context=256)
+    made = embedded.EmbeddedEngine(ReferenceRunner(base), tokenizer, max_batch=4, max_waiting=8, max_context=256)
     yield made
     made.close(drain_seconds=0)
 

@@ -23,6 +23,7 @@ from agent.engine import (
     stream,
 )
 from agent.engines.embedded import EmbeddedEngine
+from agent.engines.reference import ReferenceRunner
 from agent.model import merge_adapter
 from agent.tokenizer import Tokenizer
 from store.records import FinishReason
@@ -79,7 +80,7 @@ def request(prompt: Prompt, question: str = "hi", **sampling: Any) -> Generation
 
 @contextmanager
 def made(model: Any, tokenizer: Tokenizer, **options: Any) -> Iterator[EmbeddedEngine]:
-    engine = EmbeddedEngine(model, tokenizer, **options)
+    engine = EmbeddedEngine(ReferenceRunner(model), tokenizer, **options)
     try:
         yield engine
     finally:
@@ -286,7 +287,7 @@ def test_a_full_queue_refuses_with_its_size_and_takes_requests_again_later(
 def test_closing_lets_what_was_begun_and_what_waits_finish(
     base: PreTrainedModel, tokenizer: Tokenizer, prompt: Prompt
 ) -> None:
-    engine = EmbeddedEngine(base, tokenizer, max_batch=2)
+    engine = EmbeddedEngine(ReferenceRunner(base), tokenizer, max_batch=2)
     listening = [Listening() for _ in range(5)]
     for one in listening:
         engine.submit(request(prompt), one)
@@ -298,7 +299,7 @@ def test_closing_lets_what_was_begun_and_what_waits_finish(
 def test_closing_at_once_cuts_and_tells_every_request(
     base: PreTrainedModel, tokenizer: Tokenizer, prompt: Prompt
 ) -> None:
-    engine = EmbeddedEngine(base, tokenizer, max_batch=1)
+    engine = EmbeddedEngine(ReferenceRunner(base), tokenizer, max_batch=1)
     running, waiting = Listening(), Listening()
     engine.submit(GenerationRequest(prompt("hi"), LONG), running)
     engine.submit(GenerationRequest(prompt("hi"), LONG), waiting)
@@ -313,7 +314,7 @@ def test_closing_at_once_cuts_and_tells_every_request(
 def test_a_closed_engine_takes_no_more_requests_and_closes_twice(
     base: PreTrainedModel, tokenizer: Tokenizer, prompt: Prompt
 ) -> None:
-    engine = EmbeddedEngine(base, tokenizer)
+    engine = EmbeddedEngine(ReferenceRunner(base), tokenizer)
     assert engine.close(drain_seconds=1) == 0
     with pytest.raises(EngineClosed, match="being replaced; send the request again"):
         engine.submit(request(prompt), Listening())

@@ -111,7 +111,7 @@ def test_an_engine_that_says_nothing_fails_its_smoke_test(tokenizer: Tokenizer) 
 
 
 def test_a_smoke_test_asks_for_as_few_tokens_as_it_is_told(tokenizer: Tokenizer) -> None:
-    engine: Any = SpokenEngine(Token(40, "a", "a", -1.0, 1.0), Finished(FinishReason.LENGTH))
+    engine: Any = SpokenEngine(Token(40, "a", "a", -1.0, 1.0, 0.5), Finished(FinishReason.LENGTH))
     smoke_test(ServedModel(CHECKPOINT, engine), tokenizer, max_tokens=1)
     assert [request.sampling.max_tokens for request in engine.requests] == [1]
 
@@ -131,7 +131,7 @@ def test_a_copy_that_would_not_fit_in_memory_is_refused_before_it_is_made(
     from types import SimpleNamespace
 
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1000))
-    with pytest.raises(LoadError, match=r"a second model needs .* MiB and 0 MiB are free; stop something first"):
+    with pytest.raises(LoadError, match=r"one more model needs .* MiB and 0 MiB are free; stop something first"):
         loader.build(CHECKPOINT, adapter_files())
 
 

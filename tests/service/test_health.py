@@ -23,7 +23,7 @@ def spoil(desk: Desk) -> None:
     """Not a number in every weight, as a faulty memory module would have it."""
     engine = desk.daemon.rollout.serving.current.engine
     with torch.inference_mode():
-        for weights in engine._batch._model.parameters():
+        for weights in engine._runner._model.parameters():
             weights.fill_(float("nan"))
 
 

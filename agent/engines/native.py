@@ -1,0 +1,90 @@
+"""The fast runner on CPUs: Llama-family models through the kernels, in bfloat16 with float32 sums.
+
+A row's result has the same bits alone, in any batch, however its prompt was cut up, and with whatever of it was found
+in the cache.
+"""
+
+import ctypes
+from array import array
+from collections.abc import Sequence
+
+import torch
+
+from agent.engines.runner import BLOCK, Choice, Figures, Next, Piece
+from agent.kernels import abi
+from agent.kernels.weights import PANEL, PackedLayer, PackedModel
+
+
+class NativeRunner:
+    """Runs packed weights over a paged cache, on `threads` threads of its own."""
+
+    def __init__(self, library: ctypes.CDLL, weights: PackedModel, *, num_blocks: int, threads: int) -> None:
+        self.num_blocks = num_blocks
+        self._library = library
+        self._weights = weights
+        self._vocab, hidden = weights.embedding.shape
+        self._width = weights.head.shape[0] * PANEL
+        words = num_blocks * weights.kv_heads * weights.head_dim * BLOCK // 2
+        self._cache = [torch.zeros((2, words), dtype=torch.int32) for _ in weights.layers]  # not resident until used
+        self._layers = (abi.Layer * len(weights.layers))(*map(_layer, weights.layers, self._cache))
+        self._logits = torch.empty((0, self._width))
+        numbers = (hidden, weights.heads, weights.kv_heads, weights.head_dim, weights.inner, self._vocab)
+        tensors = (weights.embedding, weights.head, weights.norm, weights.cosine, weights.sine)
+        model = abi.Model(
+            len(weights.layers), *numbers, weights.epsilon, self._layers, *(tensor.data_ptr() for tensor in tensors)
+        )
+        self._decoder: int | None = library.decoder_new(ctypes.byref(model), threads)
+
+    def run(self, pieces: Sequence[Piece]) -> Next:
+        ids = array("i", (token for piece in pieces for token in piece.ids))
+        self._require_known(ids, pieces)
+        tables = [array("i", piece.blocks) for piece in pieces]
+        chunks = (abi.Chunk * len(pieces))()
+        wanted, row = array("i"), 0
+        for chunk, piece, table in zip(chunks, pieces, tables, strict=True):
+            chunk.first_row, chunk.num_rows, chunk.position = row, len(piece.ids), piece.position
+            chunk.blocks = table.buffer_info()[0]
+            row += len(piece.ids)
+            if piece.is_whole:
+                wanted.append(row - 1)
+        self._library.decoder_forward(self._decoder, ids.buffer_info()[0], len(ids), chunks, len(pieces))
+        return self._next(wanted)
+
+    def choose(self, rows: Sequence[torch.Tensor], choices: Sequence[Choice]) -> list[int]:
+        count = len(rows)
+        logits = array("Q", (row.data_ptr() for row in rows))
+        settings = (abi.Choice * count)(
+            *(abi.Choice(c.temperature, c.top_p, c.min_p, c.top_k, c.uniform) for c in choices)
+        )
+        chosen = (ctypes.c_int32 * count)()
+        self._library.decoder_choose(self._decoder, logits.buffer_info()[0], settings, count, chosen)
+        return list(chosen)
+
+    def close(self) -> None:
+        if self._decoder is not None:
+            self._library.decoder_delete(self._decoder)
+            self._decoder, self._cache = None, []
+
+    def _next(self, wanted: "array[int]") -> Next:
+        """Logits and figures after the wanted rows."""
+        count = len(wanted)
+        if len(self._logits) < count:
+            self._logits = torch.empty((count, self._width))
+        told = (abi.Figures * count)()
+        if count:
+            self._library.decoder_head(self._decoder, wanted.buffer_info()[0], count, self._logits.data_ptr(), told)
+        figures = [Figures(f.best, f.margin, f.entropy, f.log_total) for f in told]
+        return Next(self._logits[:count, : self._vocab], figures)
+
+    def _require_known(self, ids: "array[int]", pieces: Sequence[Piece]) -> None:
+        """The kernels read memory by token and position: what lies outside it never reaches them."""
+        if min(ids) < 0 or max(ids) >= self._vocab:
+            raise IndexError(f"a token id is outside the vocabulary of {self._vocab}")
+        last = max(piece.position + len(piece.ids) for piece in pieces)
+        if last > self._weights.cosine.shape[0]:
+            raise IndexError(f"position {last} is beyond the {self._weights.cosine.shape[0]} prepared")
+
+
+def _layer(weights: PackedLayer, cache: torch.Tensor) -> abi.Layer:
+    matrices = (weights.qkv, weights.out, weights.gate_up, weights.down)
+    return abi.Layer(*(t.data_ptr() for t in (*matrices, weights.norm_in, weights.norm_post, cache[0], cache[1])))

@@ -1,0 +1,87 @@
+// A team of threads that runs one function together, with barriers between its phases.
+// Waiting spins for some microseconds and then sleeps, so that a busy neighbour on the same cores costs little.
+#pragma once
+#include <atomic>
+#include <functional>
+#include <thread>
+#include <vector>
+
+constexpr int kSpins = 2000;
+
+static inline void relax() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+}
+
+// Returns when `value` is no longer `old`.
+static inline void await_change(std::atomic<uint32_t>& value, uint32_t old) {
+    for (int i = 0; i < kSpins; i++) {
+        if (value.load(std::memory_order_acquire) != old) return;
+        relax();
+    }
+    value.wait(old, std::memory_order_acquire);
+}
+
+class Team {
+  public:
+    explicit Team(int size) : size_(size) {
+        for (int rank = 1; rank < size; rank++) workers_.emplace_back([this] { work(); });
+    }
+    ~Team() {
+        function_ = nullptr;
+        start();
+        for (auto& worker : workers_) worker.join();
+    }
+    // Every member, the caller among them, runs `function`; returns when all have.
+    void run(const std::function<void()>& function) {
+        function_ = &function;
+        start();
+        function();
+        barrier();
+    }
+    // Waits for the whole team, and makes the next `claim` begin at 0.
+    void barrier() {
+        uint32_t generation = generation_.load(std::memory_order_acquire);
+        if (arrived_.fetch_add(1, std::memory_order_acq_rel) == size_ - 1) {
+            arrived_.store(0, std::memory_order_relaxed);
+            next_.store(0, std::memory_order_relaxed);
+            generation_.fetch_add(1, std::memory_order_acq_rel);
+            generation_.notify_all();
+        } else {
+            await_change(generation_, generation);
+        }
+    }
+    // Calls `task(i)` for every i below `count`, each on whichever member is free; ends with a barrier.
+    template <class Task>
+    void each(int count, const Task& task) {
+        for (int i = next_.fetch_add(1, std::memory_order_relaxed); i < count;
+             i = next_.fetch_add(1, std::memory_order_relaxed))
+            task(i);
+        barrier();
+    }
+
+  private:
+    void start() {
+        round_.fetch_add(1, std::memory_order_acq_rel);
+        round_.notify_all();
+    }
+    void work() {
+        for (uint32_t seen = 0;;) {
+            await_change(round_, seen);
+            seen++;
+            if (!function_) return;
+            (*function_)();
+            barrier();
+        }
+    }
+    const int size_;
+    const std::function<void()>* function_ = nullptr;
+    std::vector<std::thread> workers_;
+    alignas(64) std::atomic<uint32_t> round_{0};
+    alignas(64) std::atomic<uint32_t> generation_{0};
+    alignas(64) std::atomic<int> arrived_{0};
+    alignas(64) std::atomic<int> next_{0};
+};
