@@ -79,6 +79,11 @@ class ModelLoader:
         self.max_context = min(settings.max_context, int(self._base.config.max_position_embeddings))
 
     @property
+    def vocabulary_size(self) -> int:
+        """Token ids go from 0 to one less."""
+        return int(self._base.config.vocab_size)
+
+    @property
     def num_blocks(self) -> int:
         """Blocks of key-value cache that the setting allows, and one context at least."""
         c: Any = self._base.config

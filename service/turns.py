@@ -1,16 +1,26 @@
-"""One chat turn: a prompt to the model that serves now, its tokens as they come, and the row that remembers it."""
+"""Turns: a prompt to the model that serves now, its tokens as they come, and the row that remembers it."""
 
 import asyncio
 import hashlib
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
 
-from agent.engine import EngineClosed, Event, Finished, GenerationRequest, Sampling, Ticket, Token
+from agent.engine import (
+    EngineBusy,
+    EngineClosed,
+    Event,
+    Finished,
+    GenerationRequest,
+    Listener,
+    Sampling,
+    Ticket,
+    Token,
+)
 from agent.serving import ServedModel, Serving
 from agent.uncertainty import mean_entropy
 from store.interactions import Interactions
@@ -21,7 +31,7 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class Turn:
-    """A turn under way. Iterate `events()`, then `save()` exactly once."""
+    """A turn under way. Iterate `events()` of all turns that were started together, then `save()` each exactly once."""
 
     id: str
     principal: str
@@ -32,7 +42,7 @@ class Turn:
     started_at: float
     started: float  # monotonic
     ticket: Ticket
-    queue: "asyncio.Queue[Event]"
+    index: int = 0  # among the choices of one request
     tokens: list[Token] = field(default_factory=list)
     pieces: list[str] = field(default_factory=list)
     end: Finished | None = None
@@ -49,16 +59,12 @@ class Turn:
     def uncertainty(self) -> float | None:
         return mean_entropy(self._traces())
 
-    async def events(self) -> AsyncIterator[Event]:
-        """Tokens and, last, the end."""
-        while self.end is None:
-            event = await self.queue.get()
-            self.pieces.append(event.text)
-            if isinstance(event, Finished):
-                self.end = event
-            else:
-                self.tokens.append(event)
-            yield event
+    def take(self, event: Event) -> None:
+        self.pieces.append(event.text)
+        if isinstance(event, Finished):
+            self.end = event
+        else:
+            self.tokens.append(event)
 
     def abandon(self) -> None:
         """The client went away: stop generating and remember it as that."""
@@ -81,16 +87,38 @@ class Turn:
             prompt_tokens=len(self.prompt_ids),
             latency_seconds=time.monotonic() - self.started,
             uncertainty=self.uncertainty,
-            sampling={
-                "temperature": self.sampling.temperature,
-                "top_p": self.sampling.top_p,
-                "seed": self.sampling.seed,
-                "max_tokens": self.sampling.max_tokens,
-            },
+            sampling=_settings(self.sampling),
         )
 
     def _traces(self) -> tuple[TokenTrace, ...]:
         return tuple(TokenTrace(token.id, token.logprob, token.entropy) for token in self.tokens)
+
+
+class Asked:
+    """The turns of one request, all from one checkpoint, and their events in the order they come."""
+
+    def __init__(self) -> None:
+        self.turns: list[Turn] = []
+        self._loop = asyncio.get_running_loop()
+        self._events: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
+
+    def listener(self, index: int) -> Listener:
+        """For the engine's thread."""
+        return lambda event: self._put(index, event)
+
+    async def events(self) -> AsyncIterator[tuple[Turn, Event]]:
+        """Tokens and ends, until every turn has ended."""
+        while any(turn.end is None for turn in self.turns):
+            index, event = await self._events.get()
+            self.turns[index].take(event)
+            yield self.turns[index], event
+
+    def abandon(self) -> None:
+        for turn in self.turns:
+            turn.abandon()
+
+    def _put(self, index: int, event: Event) -> None:
+        self._loop.call_soon_threadsafe(self._events.put_nowait, (index, event))
 
 
 class Turns:
@@ -101,52 +129,69 @@ class Turns:
         self._interactions = interactions
 
     def start(
-        self, principal: str, messages: tuple[Mapping[str, Any], ...], prompt_ids: tuple[int, ...], sampling: Sampling
-    ) -> Turn:
-        """Submit to the engine. EngineBusy when its queue is full; EngineClosed only when no engine is alive."""
-        loop = asyncio.get_running_loop()
-        events: asyncio.Queue[Event] = asyncio.Queue()
-        request = GenerationRequest(prompt_ids, sampling)
-
-        def listen(event: Event) -> None:  # on the engine's thread
-            loop.call_soon_threadsafe(events.put_nowait, event)
-
-        served, ticket = self._submit(request, listen)
-        return Turn(
-            uuid.uuid4().hex,
-            principal,
-            messages,
-            sampling,
-            prompt_ids,
-            served,
-            time.time(),
-            time.monotonic(),
-            ticket,
-            events,
-        )
-
-    async def save(self, turn: Turn) -> None:
-        """Durable on return, also when the client went away meanwhile: a cancelled wait must not cancel the write."""
-        written = asyncio.wrap_future(self._interactions.submit(turn.record()))
-        await asyncio.shield(written)
-        log.info(
-            "turn.finished",
-            interaction=turn.id,
-            checkpoint=turn.checkpoint_id,
-            reason=turn.end.reason.value if turn.end else None,
-            tokens=len(turn.tokens),
-            seconds=round(time.monotonic() - turn.started, 3),
-        )
-
-    def _submit(self, request: GenerationRequest, listen: Any) -> tuple[ServedModel, Ticket]:
-        served = self._serving.current
+        self,
+        principal: str,
+        messages: tuple[Mapping[str, Any], ...],
+        prompt_ids: tuple[int, ...],
+        samplings: Sequence[Sampling],
+    ) -> Asked:
+        """Submit one request a sampling. EngineBusy when the queue is full, and then none of them runs;
+        EngineClosed only when no engine is alive.
+        """
         try:
-            return served, served.engine.submit(request, listen)
-        except EngineClosed:
-            again = self._serving.current
-            if again is served:
-                raise
-            return again, again.engine.submit(request, listen)  # it was swapped between the two lines
+            return self._start(self._serving.current, principal, messages, prompt_ids, samplings)
+        except EngineClosed:  # it was swapped after we looked: the next one takes all of them
+            return self._start(self._serving.current, principal, messages, prompt_ids, samplings)
+
+    def _start(
+        self,
+        served: ServedModel,
+        principal: str,
+        messages: tuple[Mapping[str, Any], ...],
+        prompt_ids: tuple[int, ...],
+        samplings: Sequence[Sampling],
+    ) -> Asked:
+        asked = Asked()
+        now, monotonic = time.time(), time.monotonic()
+        try:
+            for index, sampling in enumerate(samplings):
+                request = GenerationRequest(prompt_ids, sampling, caller=principal)
+                ticket = served.engine.submit(request, asked.listener(index))
+                turn_id = uuid.uuid4().hex
+                asked.turns.append(
+                    Turn(turn_id, principal, messages, sampling, prompt_ids, served, now, monotonic, ticket, index)
+                )
+        except (EngineBusy, EngineClosed):
+            asked.abandon()
+            raise
+        return asked
+
+    async def save(self, turns: Sequence[Turn]) -> None:
+        """Durable on return, also when the client went away meanwhile: a cancelled wait must not cancel the write."""
+        written = [asyncio.wrap_future(self._interactions.submit(turn.record())) for turn in turns]
+        await asyncio.shield(asyncio.gather(*written))
+        for turn in turns:
+            _tell(turn)
+
+
+def _settings(sampling: Sampling) -> dict[str, Any]:
+    """What was asked of the choice of tokens: the usual four, and the others where they are set."""
+    unset = Sampling()
+    others = ("top_k", "min_p", "presence_penalty", "frequency_penalty", "logit_bias", "ignore_eos")
+    set_ones = {name: getattr(sampling, name) for name in others if getattr(sampling, name) != getattr(unset, name)}
+    usual = {name: getattr(sampling, name) for name in ("temperature", "top_p", "seed", "max_tokens")}
+    return usual | set_ones
+
+
+def _tell(turn: Turn) -> None:
+    log.info(
+        "turn.finished",
+        interaction=turn.id,
+        checkpoint=turn.checkpoint_id,
+        reason=turn.end.reason.value if turn.end else None,
+        tokens=len(turn.tokens),
+        seconds=round(time.monotonic() - turn.started, 3),
+    )
 
 
 def conversation_id(principal: str, messages: tuple[Mapping[str, Any], ...]) -> str:

@@ -68,7 +68,8 @@ def why_not(model: PreTrainedModel) -> str | None:
         return f"the kernels do not know rotary embeddings of type {rope!r}"
     dim = model.model.layers[0].self_attn.head_dim
     if c.hidden_size % PANEL or dim % LANES or dim > MAX_HEAD_DIM or c.intermediate_size % LANES:
-        return f"the kernels want widths in steps of {PANEL} and {LANES}, got {c.hidden_size}, {dim}, {c.intermediate_size}"
+        widths = f"{c.hidden_size}, {dim}, {c.intermediate_size}"
+        return f"the kernels want widths in steps of {PANEL} and {LANES}, got {widths}"
     return None
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.responses import FileResponse, JSONResponse
 
-from service.api.chat import PRINCIPAL
+from service.api.asking import PRINCIPAL
 from service.api.errors import ApiError
 from service.api.parts import Parts
 from service.api.schemas import FeedbackRequest

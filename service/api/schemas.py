@@ -12,6 +12,7 @@ from store.records import Rating
 MAX_MESSAGES = 1024
 MAX_TEXT = 200_000
 MAX_STOPS = 4
+MAX_CHOICES = 8
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -62,31 +63,46 @@ def _as_list(value: Any) -> Any:
 StopString = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
 
-class ChatRequest(Strict):
-    """POST /v1/chat/completions."""
+Penalty = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)]
 
-    model: str
-    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
-    stream: bool = False
-    stream_options: StreamOptions | None = None
+
+class SamplingFields(Strict):
+    """How to choose tokens: OpenAI's fields, and of vLLM's top_k, min_p and ignore_eos."""
+
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
+    top_k: Annotated[int, Field(ge=-1, le=1_000_000)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    logit_bias: Annotated[dict[str, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=1024)] | None = None
+    ignore_eos: bool | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     stop: Annotated[list[StopString], Field(max_length=MAX_STOPS), BeforeValidator(_as_list)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
-    logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    n: Literal[1] | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    stream: bool = False
+    stream_options: StreamOptions | None = None
     # Inert here: accepted because clients send them, and they change no answer.
     user: str | None = None
-    store: bool | None = None
-    metadata: dict[str, Any] | None = None
-    service_tier: str | None = None
 
     @property
     def stops(self) -> tuple[str, ...]:
         return tuple(self.stop or ())
+
+
+class ChatRequest(SamplingFields):
+    """POST /v1/chat/completions."""
+
+    model: str
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    # Inert here, as above.
+    store: bool | None = None
+    metadata: dict[str, Any] | None = None
+    service_tier: str | None = None
 
 
 class FeedbackRequest(Strict):

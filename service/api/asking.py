@@ -1,0 +1,115 @@
+"""From a request to turns under way: what the chat and the completions routes have in common."""
+
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any
+
+from fastapi import Request
+
+from agent.engine import Event, Sampling
+from service.api.errors import ApiError
+from service.api.parts import Parts
+from service.api.schemas import SamplingFields
+from service.turns import Asked, Turn
+from store.records import FinishReason
+
+PRINCIPAL = "local"  # until there are keys, everybody on loopback is one person
+
+
+def require_model(parts: Parts, name: str) -> None:
+    """404 unless `name` is the one served here."""
+    if name != parts.model_name:
+        raise ApiError(
+            404,
+            f"model {name!r} is not served here; this is {parts.model_name!r}",
+            param="model",
+            code="model_not_found",
+        )
+
+
+def start(
+    parts: Parts,
+    principal: str,
+    body: SamplingFields,
+    messages: tuple[Mapping[str, Any], ...],
+    prompt_ids: tuple[int, ...],
+    *,
+    param: str,
+    asked_tokens: int | None,
+    top_logprobs: int,
+) -> Asked:
+    """Check what only the running model can check, and submit. `param` names the field the prompt came from."""
+    room = parts.loader.max_context - len(prompt_ids)
+    if room < 1:
+        raise ApiError(
+            400,
+            f"{param} come to {len(prompt_ids)} tokens; this model's context holds {parts.loader.max_context}",
+            param=param,
+            code="context_length_exceeded",
+        )
+    max_tokens = min(asked_tokens or parts.settings.default_max_tokens, room)
+    samplings = [sampling(parts, body, max_tokens, top_logprobs, index) for index in range(body.n or 1)]
+    return parts.turns.start(principal, messages, prompt_ids, samplings)
+
+
+def sampling(parts: Parts, body: SamplingFields, max_tokens: int, top_logprobs: int, index: int) -> Sampling:
+    """The settings of choice `index`; with a seed, each choice has one of its own that follows from it."""
+    settings = parts.settings
+    return Sampling(
+        temperature=settings.default_temperature if body.temperature is None else body.temperature,
+        top_p=settings.default_top_p if body.top_p is None else body.top_p,
+        top_k=max(body.top_k or 0, 0),
+        min_p=body.min_p or 0.0,
+        seed=None if body.seed is None else (body.seed + index) % 2**63,
+        max_tokens=max_tokens,
+        stop=body.stops,
+        presence_penalty=body.presence_penalty or 0.0,
+        frequency_penalty=body.frequency_penalty or 0.0,
+        logit_bias=_logit_bias(parts, body.logit_bias or {}),
+        ignore_eos=bool(body.ignore_eos),
+        top_logprobs=top_logprobs,
+    )
+
+
+def _logit_bias(parts: Parts, biases: Mapping[str, float]) -> tuple[tuple[int, float], ...]:
+    size = parts.loader.vocabulary_size
+    for token in biases:
+        if not (token.isascii() and token.isdigit() and int(token) < size):
+            raise ApiError(
+                400,
+                f"logit_bias: {token!r} is not a token id; this model's go from 0 to {size - 1}",
+                param="logit_bias",
+                code="invalid_value",
+            )
+    return tuple((int(token), value) for token, value in biases.items())
+
+
+async def collect(parts: Parts, asked: Asked, request: Request) -> None:
+    """Wait for the whole answers, giving up when the client does; the rows are durable on return.
+    503 when the engine failed.
+    """
+    try:
+        async for _ in asked.events():
+            if await request.is_disconnected():
+                asked.abandon()
+    finally:
+        asked.abandon()
+        await parts.turns.save(asked.turns)
+    for turn in asked.turns:
+        if turn.end is not None and turn.end.reason is FinishReason.ERROR:
+            raise failure(turn)
+
+
+async def follow(parts: Parts, asked: Asked) -> AsyncGenerator[tuple[Turn, Event], None]:
+    """Events as they come; the rows are durable when this ends, also when the client went away."""
+    try:
+        async for turn, event in asked.events():
+            yield turn, event
+    finally:
+        asked.abandon()
+        await parts.turns.save(asked.turns)
+
+
+def failure(turn: Turn) -> ApiError:
+    """The error of a turn that its engine left."""
+    said = turn.end.error if turn.end else None
+    return ApiError(503, said or "the engine failed", code="engine_failed")
