@@ -6,9 +6,9 @@ import os
 import re
 from datetime import time
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from service.paths import Paths, state_directory
@@ -30,8 +30,13 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="HONED_", extra="forbid", frozen=True)
 
     state: Path = Field(default_factory=state_directory, description="directory that holds everything honed keeps")
-    host: str = Field("127.0.0.1", description="address of the endpoint; loopback only in this version")
+    host: str = Field("127.0.0.1", description="address of the endpoint; beyond loopback, keys are needed")
     port: int = Field(4663, ge=0, le=65535, description="port of the endpoint; 0 takes a free one")
+    allowed_hosts: tuple[str, ...] = Field((), description="host names that requests may name, besides loopback's")
+    api_keys: Literal["auto", "on", "off"] = Field("auto", description="whether callers need a key")
+    requests_per_minute: int = Field(
+        600, ge=1, description="requests a minute of one principal with a key; past it 429"
+    )
     model: str = Field(DEFAULT_MODEL, description="base model: pypi:, hf: or a local directory")
     embedder: str = Field(DEFAULT_EMBEDDER, description="sentence embedder: pypi:, hf: or a local directory")
     model_name: str = Field("", description="name shown by /v1/models; empty takes it from the source")
@@ -62,14 +67,11 @@ class Settings(BaseSettings):
     approvals_required: int = Field(1, ge=1, le=5, description="distinct operators who must approve a candidate")
     log_json: bool | None = Field(None, description="JSON log lines; unset: JSON unless on a terminal")
 
-    @field_validator("host")
-    @classmethod
-    def _loopback_only(cls, host: str) -> str:
-        if host not in LOOPBACK:
-            raise ValueError(
-                f"{host!r} is not loopback; this version has no keys yet, so use 127.0.0.1 behind your own proxy"
-            )
-        return host
+    @model_validator(mode="after")
+    def _keys_beyond_loopback(self) -> Self:
+        if self.api_keys == "off" and self.host not in LOOPBACK:
+            raise ValueError(f"host {self.host!r} is not loopback, and API keys are off; leave HONED_API_KEYS at auto")
+        return self
 
     @field_validator("quiet_hours")
     @classmethod
@@ -89,6 +91,16 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         file = TomlConfigSettingsSource(settings_cls, Paths(state_directory()).settings)
         return init_settings, env_settings, file
+
+    @property
+    def needs_keys(self) -> bool:
+        """Whether the network's callers must show a key."""
+        return self.api_keys == "on" or (self.api_keys == "auto" and self.host not in LOOPBACK)
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """What a request's Host may be."""
+        return frozenset((*LOOPBACK, *(name.lower() for name in self.allowed_hosts), self.host))
 
     @property
     def paths(self) -> Paths:

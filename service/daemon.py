@@ -15,6 +15,7 @@ from agent.recipe import Recipe
 from agent.serving import EngineSettings, ModelLoader
 from policies.engine import PolicySet, shipped
 from service import models, notify
+from service.access import Access
 from service.api.app import operator_app, public_app
 from service.api.operator import OperatorParts
 from service.api.parts import Parts
@@ -79,6 +80,7 @@ class Daemon:
             base_id=self.base.id,
             approvals_required=settings.approvals_required,
         )
+        self.access = Access(self.stores.api_keys)
         self.scheduler = Scheduler(self._timers())
 
     @property
@@ -173,7 +175,8 @@ class Daemon:
             self.teaching,
             self.health,
         )
-        return public_app(parts), operator_app(parts, self._operator_parts(address))
+        access = self.access if self.settings.needs_keys else None
+        return public_app(parts, access), operator_app(parts, self._operator_parts(address))
 
     def _operator_parts(self, address: str) -> OperatorParts:
         stores = self.stores
@@ -206,6 +209,7 @@ class Daemon:
             reviews,
             self.decisions,
             self.rollout,
+            self.access,
             self.paths,
             Recipe(),
             self.settings.quiet_hours,

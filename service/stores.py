@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass
 
 from service.config import Settings
+from store.api_keys import ApiKeys
 from store.audit import AuditChain
 from store.database import Database
 from store.interactions import Interactions
@@ -29,6 +30,7 @@ class Stores:
     labels: Labels
     runs: Runs
     registry: Registry
+    api_keys: ApiKeys
 
     def close(self) -> None:
         self.log.close()
@@ -41,7 +43,14 @@ def open_stores(settings: Settings) -> Stores:
     ledger_db = Database(settings.paths.ledger, ledger_schema)
     audit = AuditChain(ledger_db)
     return Stores(
-        log_db, ledger_db, audit, Interactions(log_db), Labels(log_db), Runs(log_db), Registry(ledger_db, audit)
+        log_db,
+        ledger_db,
+        audit,
+        Interactions(log_db),
+        Labels(log_db),
+        Runs(log_db),
+        Registry(ledger_db, audit),
+        ApiKeys(ledger_db, audit),
     )
 
 

@@ -164,6 +164,23 @@ def m003_decisions(db: Connection) -> None:
     _append_only(db, "promotions", ["id"])
 
 
+@_step(ledger)
+def m004_api_keys(db: Connection) -> None:
+    db.execute(
+        """CREATE TABLE api_keys (
+            seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, principal TEXT NOT NULL, digest TEXT NOT NULL UNIQUE,
+            created_at REAL NOT NULL
+        ) STRICT"""
+    )
+    db.execute(
+        """CREATE TABLE api_key_revocations (
+            seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE REFERENCES api_keys (id), created_at REAL NOT NULL
+        ) STRICT"""
+    )
+    _append_only(db, "api_keys", ["seq", "id", "digest"])
+    _append_only(db, "api_key_revocations", ["seq", "id"])
+
+
 def _append_only(db: Connection, table: str, keys: Iterable[str]) -> None:
     """A seat belt: a tool that drops the triggers gets past it, and the audit chain is what finds that.
 

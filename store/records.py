@@ -224,6 +224,16 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class ApiKey:
+    """Who may ask over the network: the SHA-256 of a random key, and the principal that the log will name."""
+
+    id: str
+    principal: str
+    digest: str
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Operator:
     """A person who may approve: public Ed25519 key (hex) and the signed envelope that introduced them."""
 

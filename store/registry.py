@@ -6,7 +6,8 @@ It keeps what was decided; whether it may be decided so is `policies`' to say.
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from store.audit import AuditChain, digest
+from store import witness
+from store.audit import AuditChain
 from store.connection import Connection
 from store.database import Database, StoreError
 from store.records import (
@@ -21,7 +22,7 @@ from store.records import (
     PromotionKind,
     Verdict,
 )
-from store.rows import Row, fetch, fetch_by_prefix, fetch_one, from_row, insert, to_row
+from store.rows import fetch, fetch_by_prefix, fetch_one, from_row, to_row
 
 R = TypeVar("R", Checkpoint, Evaluation, Verdict, Operator, Approval, Promotion)
 
@@ -129,7 +130,7 @@ class Registry:
         def job(conn: Connection) -> None:
             if conn.execute("SELECT 1 FROM approvals WHERE id = ?", [approval.id]).fetchone():
                 raise ReplayedApproval(f"approval {approval.id} was used before; sign a new one")
-            self._witness(conn, "approvals", to_row(approval), event, body)
+            witness.record(conn, self._audit, "approvals", to_row(approval), event, body)
 
         self._db.write(job)
 
@@ -188,14 +189,7 @@ class Registry:
 
     def _add(self, table: str, record: Checkpoint | Evaluation | Verdict | Operator, event: str, body: Json) -> None:
         row = to_row(record)
-        self._db.write(lambda conn: self._witness(conn, table, row, event, body))
-
-    def _witness(self, conn: Connection, table: str, row: Row, event: str, body: Json) -> None:
-        """The row and the audit entry that holds its digest, in one transaction."""
-        insert(conn, table, row)
-        # Read back, because the digest must be of what SQLite made of the values.
-        (stored,) = fetch(conn, f"SELECT * FROM {table} WHERE rowid = last_insert_rowid()")  # noqa: S608
-        self._audit.append(conn, event, {**body, "row": digest(stored)}, row["created_at"])
+        self._db.write(lambda conn: witness.record(conn, self._audit, table, row, event, body))
 
     def _witness_promotion(self, conn: Connection, promotion: Promotion) -> None:
         body = {
@@ -206,7 +200,7 @@ class Registry:
             "approvals": list(promotion.approval_ids),
         }
         event = "promotion.made" if promotion.kind is PromotionKind.PROMOTE else "rollback.made"
-        self._witness(conn, "promotions", to_row(promotion), event, body)
+        witness.record(conn, self._audit, "promotions", to_row(promotion), event, body)
 
     def _select(self, kind: type[R], sql: str, *parameters: Any) -> list[R]:
         with self._db.read() as conn:

@@ -1,15 +1,34 @@
-"""Compares the ledger's rows with the digests that the audit chain holds of them, both ways.
+"""Ledger rows and the digests that the audit chain holds of them: put down together, and compared both ways.
 
-The chain alone can't see a row slipped in or taken out beside it. Run `AuditChain.verify` first: this trusts it.
+The chain alone can't see a row slipped in or taken out beside it. Run `AuditChain.verify` first: `compare` trusts it.
 """
 
 from collections.abc import Iterator
 
 from store.audit import AuditChain, digest
+from store.connection import Connection
 from store.database import Database
-from store.rows import fetch
+from store.records import Json
+from store.rows import Row, fetch, insert
 
-TABLES = ("checkpoints", "evaluations", "verdicts", "operators", "approvals", "promotions")
+TABLES = (
+    "checkpoints",
+    "evaluations",
+    "verdicts",
+    "operators",
+    "approvals",
+    "promotions",
+    "api_keys",
+    "api_key_revocations",
+)
+
+
+def record(conn: Connection, audit: AuditChain, table: str, row: Row, event: str, body: Json) -> None:
+    """The row and the audit entry that holds its digest, in one transaction."""
+    insert(conn, table, row)
+    # Read back, because the digest must be of what SQLite made of the values.
+    (stored,) = fetch(conn, f"SELECT * FROM {table} WHERE rowid = last_insert_rowid()")  # noqa: S608
+    audit.append(conn, event, {**body, "row": digest(stored)}, row["created_at"])
 
 
 def compare(db: Database, audit: AuditChain) -> tuple[str, ...]:

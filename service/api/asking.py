@@ -12,7 +12,10 @@ from service.api.schemas import SamplingFields
 from service.turns import Asked, Turn
 from store.records import FinishReason
 
-PRINCIPAL = "local"  # until there are keys, everybody on loopback is one person
+
+def principal_of(request: Request) -> str:
+    """Whom the door let in."""
+    return str(request.state.principal)
 
 
 def require_model(parts: Parts, name: str) -> None:

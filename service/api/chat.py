@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 from agent.engine import Finished
 from service.api import shapes
-from service.api.asking import PRINCIPAL, collect, failure, follow, require_model, start
+from service.api.asking import collect, failure, follow, principal_of, require_model, start
 from service.api.errors import ApiError
 from service.api.parts import Parts
 from service.api.schemas import ChatRequest
@@ -34,7 +34,7 @@ def router(parts: Parts) -> APIRouter:
 
     @routes.post("/v1/chat/completions")
     async def chat(body: ChatRequest, request: Request) -> Response:
-        asked = _start(parts, body)
+        asked = _start(parts, body, principal_of(request))
         headers = {CHECKPOINT_HEADER: asked.turns[0].checkpoint_id}
         if body.stream:
             return StreamingResponse(_stream(parts, asked, body), media_type="text/event-stream", headers=headers)
@@ -44,7 +44,7 @@ def router(parts: Parts) -> APIRouter:
     return routes
 
 
-def _start(parts: Parts, body: ChatRequest) -> Asked:
+def _start(parts: Parts, body: ChatRequest, principal: str) -> Asked:
     require_model(parts, body.model)
     messages = tuple({"role": message.role, "content": message.content} for message in body.messages)
     if body.messages[-1].role != "user":
@@ -53,7 +53,7 @@ def _start(parts: Parts, body: ChatRequest) -> Asked:
         raise ApiError(400, "top_logprobs needs logprobs: true", param="top_logprobs", code="invalid_value")
     return start(
         parts,
-        PRINCIPAL,
+        principal,
         body,
         messages,
         tuple(parts.loader.tokenizer.chat_ids(messages)),

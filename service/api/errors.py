@@ -1,11 +1,13 @@
 """One error shape everywhere: {"error": {message, type, param, code}}."""
 
+import json
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.types import Send
 
 from agent.engine import EngineBusy, EngineClosed
 
@@ -16,9 +18,18 @@ class ApiError(Exception):
     """An answer that is an error, as the client will see it."""
 
     def __init__(
-        self, status: int, message: str, *, param: str | None = None, code: str | None = None, **extra: Any
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: dict[str, str] | None = None,
+        **extra: Any,
     ) -> None:
         super().__init__(message)
+        retry = {"Retry-After": RETRY_AFTER_SECONDS} if status in (429, 503) else {}
+        self.headers = retry | (headers or {})
         self.status, self.message, self.param, self.code, self.extra = status, message, param, code, extra
 
     @property
@@ -28,8 +39,16 @@ class ApiError(Exception):
 
 
 def respond(error: ApiError) -> JSONResponse:
-    headers = {"Retry-After": RETRY_AFTER_SECONDS} if error.status in (429, 503) else None
-    return JSONResponse(error.body, status_code=error.status, headers=headers)
+    return JSONResponse(error.body, status_code=error.status, headers=error.headers)
+
+
+async def send_error(error: ApiError, send: Send) -> None:
+    """The same, from a middleware; what is left of the request is not read, so the connection ends."""
+    body = json.dumps(error.body).encode()
+    told = {"Content-Type": "application/json", "Content-Length": str(len(body)), "Connection": "close"}
+    headers = [(name.encode(), value.encode("latin-1")) for name, value in (told | error.headers).items()]
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 def install(app: FastAPI) -> None:

@@ -10,8 +10,9 @@ from pydantic import Field
 
 from agent.recipe import Recipe
 from policies.engine import PolicyError
+from service.access import Access, BadPrincipal
 from service.api.errors import ApiError
-from service.api.schemas import Envelope, LabelAnswer, Reason, Strict
+from service.api.schemas import Envelope, LabelAnswer, NewKey, Reason, Strict
 from service.config import is_within
 from service.cycle import Cycle, NotStarted
 from service.decisions import DecisionRefused, Decisions
@@ -20,9 +21,10 @@ from service.review import NoCandidate, Reviews
 from service.rollout import Rollout, RolloutError
 from service.status import Status, run_json
 from service.teaching import NothingSaid, Teaching
+from store.api_keys import UnknownApiKey
 from store.database import StoreError
 from store.labels import NotOpen, UnknownLabelTask
-from store.records import Interaction, LabelTask, TrainingRun
+from store.records import ApiKey, Interaction, LabelTask, TrainingRun
 from store.registry import ChampionMoved
 from store.runs import Runs
 
@@ -47,6 +49,7 @@ class OperatorParts:
     reviews: Reviews
     decisions: Decisions
     rollout: Rollout
+    access: Access
     paths: Paths
     recipe: Recipe
     quiet_hours: str
@@ -59,6 +62,7 @@ def router(parts: OperatorParts) -> APIRouter:
     _add_labels(routes, parts)
     _add_runs(routes, parts)
     _add_decisions(routes, parts)
+    _add_keys(routes, parts)
     return routes
 
 
@@ -157,6 +161,31 @@ def _add_decisions(routes: APIRouter, parts: OperatorParts) -> None:
         except PolicyError as error:
             raise ApiError(409, str(error), param="envelope", code="operator_refused") from None
         return {"name": operator.name, "key_id": operator.key_id}
+
+
+def _add_keys(routes: APIRouter, parts: OperatorParts) -> None:
+    @routes.get("/keys")
+    def keys() -> dict[str, Any]:
+        return {"keys": [_key(key) for key in parts.access.valid()]}
+
+    @routes.post("/keys")
+    def add_key(body: NewKey) -> dict[str, Any]:
+        try:
+            made = parts.access.add(body.principal)
+        except BadPrincipal as error:
+            raise ApiError(400, str(error), param="principal", code="invalid_value") from None
+        return {**_key(made.record), "key": made.text}
+
+    @routes.post("/keys/{key_id}/revoke")
+    def revoke_key(key_id: str) -> dict[str, Any]:
+        try:
+            return _key(parts.access.revoke(key_id))
+        except UnknownApiKey as error:
+            raise ApiError(404, str(error), param="key_id", code="key_not_found") from None
+
+
+def _key(key: ApiKey) -> dict[str, Any]:
+    return {"id": key.id, "principal": key.principal, "created_at": key.created_at}
 
 
 def _question(task: LabelTask, turn: Interaction) -> dict[str, Any]:

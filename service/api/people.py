@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, JSONResponse
 
-from service.api.asking import PRINCIPAL
+from service.api.asking import principal_of
 from service.api.errors import ApiError
 from service.api.parts import Parts
 from service.api.schemas import FeedbackRequest
@@ -32,10 +32,14 @@ def router(parts: Parts) -> APIRouter:
     routes = APIRouter()
 
     @routes.post("/v1/feedback")
-    def feedback(body: FeedbackRequest) -> dict[str, Any]:
+    def feedback(body: FeedbackRequest, request: Request) -> dict[str, Any]:
         try:
             given = parts.teaching.give_feedback(
-                body.interaction_id, PRINCIPAL, rating=body.rating, correction=body.correction, comment=body.comment
+                body.interaction_id,
+                principal_of(request),
+                rating=body.rating,
+                correction=body.correction,
+                comment=body.comment,
             )
         except UnknownInteraction:
             raise ApiError(

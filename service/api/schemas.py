@@ -121,6 +121,12 @@ class LabelAnswer(Strict):
     correction: Annotated[str, StringConstraints(min_length=1, max_length=20_000)] | None = None
 
 
+class NewKey(Strict):
+    """Who is to have a key."""
+
+    principal: Annotated[str, StringConstraints(min_length=1, max_length=64)]
+
+
 class Reason(Strict):
     """Why an operator acts."""
 

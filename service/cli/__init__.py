@@ -21,6 +21,7 @@ COMMANDS = {
     "reject": ("reject", "Sign a rejection: the candidate never serves."),
     "rollback": ("rollback", "Go back to what answered before, at once."),
     "operator": ("operator", "Manage who may approve."),
+    "key": ("key", "Manage who may ask over the network."),
     "audit": ("audit", "Check and read the record of decisions."),
     "export": ("export", "Write the champion with its whole story to a directory."),
     "demo": ("demo", "See the whole cycle on the real model, in a place of its own."),

@@ -36,15 +36,17 @@ def test_the_file_wins_over_defaults_and_the_environment_over_the_file(state, mo
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.com", "", "127.0.0.2"])  # noqa: S104
-def test_an_address_that_others_could_reach_is_refused(state, monkeypatch, host):
+def test_an_address_that_others_could_reach_needs_keys_and_cannot_do_without(state, monkeypatch, host):
     monkeypatch.setenv("HONED_HOST", host)
-    with pytest.raises(ValidationError, match="loopback"):
-        Settings()
+    assert Settings().needs_keys
+    with pytest.raises(ValidationError, match="is not loopback, and API keys are off"):
+        Settings(api_keys="off")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
-def test_loopback_is_welcome(state, host):
-    assert Settings(host=host).host == host
+def test_loopback_needs_no_keys_unless_they_are_asked_for(state, host):
+    assert not Settings(host=host).needs_keys
+    assert Settings(host=host, api_keys="on").needs_keys
 
 
 def test_an_unknown_setting_in_the_file_is_named(state):
