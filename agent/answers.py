@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from agent.engine import Event, GenerationRequest, Sampling, Token
+from agent.engine import Event, Finished, GenerationRequest, Sampling, Token
 from agent.engines.embedded import EmbeddedEngine
 from agent.engines.reference import ReferenceRunner
 from agent.tokenizer import Tokenizer
@@ -33,13 +33,13 @@ def greedy_answers(
     try:
         while num_done < len(conversations):
             index, event = events.get()
-            texts[index] += event.text
-            if isinstance(event, Token):
-                continue
-            if event.error:
-                raise RuntimeError(event.error)
-            num_done += 1
-            on_answer(num_done)
+            if isinstance(event, Token | Finished):
+                texts[index] += event.text
+            if isinstance(event, Finished):
+                if event.error:
+                    raise RuntimeError(event.error)
+                num_done += 1
+                on_answer(num_done)
     finally:
         engine.close(drain_seconds=0)
     return texts

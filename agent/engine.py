@@ -36,11 +36,15 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """Prompt token ids and how to continue them. Work on a prompt is shared only between requests of one `caller`."""
+    """Prompt token ids and how to continue them. Work on a prompt is shared only between requests of one `caller`.
+
+    `prompt_logprobs`: also say how likely the prompt itself was, with so many alternatives; then `max_tokens` may be 0.
+    """
 
     prompt_ids: tuple[int, ...]
     sampling: Sampling = Sampling()
     caller: str = ""
+    prompt_logprobs: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,13 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
+class PromptRead:
+    """How likely the prompt was, where that was asked: all its tokens but the first. Comes before any token."""
+
+    tokens: tuple[Token, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """The end of an answer: why, held-back text, and the fault if the reason is ERROR."""
 
@@ -92,8 +103,13 @@ class EngineStats:
     num_preemptions: int = 0
     busy_seconds: float = 0.0  # time spent in steps
 
+    def __add__(self, other: "EngineStats") -> "EngineStats":
+        """Field by field; a share of two caches is the fuller one's."""
+        sums = {name: getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__}
+        return EngineStats(**sums | {"cache_usage": max(self.cache_usage, other.cache_usage)})
 
-Event = Token | Finished
+
+Event = PromptRead | Token | Finished
 Listener = Callable[[Event], None]
 
 
@@ -117,7 +133,7 @@ class Engine(Protocol):
 
     def submit(self, request: GenerationRequest, listener: Listener) -> Ticket:
         """Queue a request. The listener runs on the engine's thread and must not block.
-        Raises EngineClosed, EngineBusy.
+        Raises EngineClosed, EngineBusy; ValueError for a prompt or setting that this model cannot have.
         """
 
     def num_active(self) -> int:

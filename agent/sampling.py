@@ -11,6 +11,8 @@ import torch
 from agent.engine import Sampling
 from agent.engines.runner import Choice, Figures
 
+GREEDY_BELOW = 1e-5
+
 
 def figures(logits: torch.Tensor) -> list[Figures]:
     """Figures of each row of `logits` (B, V), computed in float32."""
@@ -29,6 +31,11 @@ def uniform(seed: int, index: int) -> float:
     """The draw in [0, 1) for token number `index` of an answer: the same alone, in any batch, and after a restart."""
     digest = hashlib.blake2b(f"{seed}:{index}".encode(), digest_size=8).digest()
     return (int.from_bytes(digest) >> 11) * 2.0**-53
+
+
+def is_greedy(sampling: Sampling) -> bool:
+    """Whether the likeliest token is taken: at temperature 0, and so near it that dividing by it would overflow."""
+    return sampling.temperature < GREEDY_BELOW
 
 
 def is_plain(sampling: Sampling) -> bool:
@@ -58,12 +65,13 @@ def choose(logits: torch.Tensor, choice: Choice) -> int:
 
     Of the tokens that are left, sorted by probability if any filter is set, `choice.uniform` of the mass decides.
     """
-    weights = torch.softmax(logits.double() / choice.temperature, dim=-1)
+    exact = logits.double()
+    weights = torch.softmax((exact - exact.max()) / choice.temperature, dim=-1)
     is_filtered = choice.top_k > 0 or choice.top_p < 1.0
     ids = torch.arange(len(weights), device=weights.device)
     if is_filtered:
         weights, ids = weights.sort(descending=True, stable=True)
-    if choice.top_k:
+    if choice.top_k > 0:
         weights, ids = weights[: choice.top_k], ids[: choice.top_k]
     if choice.top_p < 1.0:
         is_beyond = weights.cumsum(dim=-1) - weights >= choice.top_p * weights.sum()
@@ -80,5 +88,5 @@ def top_choices(logits: torch.Tensor, log_total: float, count: int) -> Sequence[
     """The `count` likeliest (id, logprob) of (V,), best first."""
     if not count:
         return []
-    values, ids = logits.topk(count)
-    return list(zip(ids.tolist(), (values - log_total).tolist(), strict=True))
+    values, ids = logits.topk(min(count, len(logits)))
+    return [(token_id, value - log_total) for token_id, value in zip(ids.tolist(), values.tolist(), strict=True)]

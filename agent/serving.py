@@ -7,7 +7,7 @@ Knows checkpoints as verified bytes and an id; whether one may serve was decided
 import ctypes
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import psutil
 import torch
 from transformers import PreTrainedModel
 
-from agent.engine import Engine, GenerationRequest, Sampling, complete
+from agent.engine import Engine, EngineStats, GenerationRequest, Sampling, complete
 from agent.engines.blocks import blocks_for
 from agent.engines.embedded import EmbeddedEngine
 from agent.engines.native import NativeRunner
@@ -161,6 +161,10 @@ class Serving:
     def __init__(self, first: ServedModel) -> None:
         self._lock = threading.Lock()
         self._current = first
+        self._draining: list[ServedModel] = []
+        self.num_swaps = 0
+        self.num_cut = 0  # requests that a swap's deadline ended
+        self._retired = EngineStats()
 
     @property
     def current(self) -> ServedModel:
@@ -172,4 +176,20 @@ class Serving:
         """From now on `new` answers; returns the old one, still finishing its requests, for the caller to drain."""
         with self._lock:
             old, self._current = self._current, new
+            self._draining.append(old)
+            self.num_swaps += 1
         return old
+
+    def retire(self, old: ServedModel, num_cut: int) -> None:
+        """It is closed: of its figures only the counters are kept."""
+        with self._lock:
+            self._draining.remove(old)
+            self.num_cut += num_cut
+            over = replace(old.engine.stats(), num_running=0, num_waiting=0, cache_usage=0.0)
+            self._retired += over
+
+    def stats(self) -> EngineStats:
+        """Of all engines together since the beginning, so that counters never go back when weights change."""
+        with self._lock:
+            alive = [self._current, *self._draining]
+            return sum((served.engine.stats() for served in alive), start=self._retired)

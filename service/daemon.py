@@ -25,6 +25,7 @@ from service.decisions import Decisions
 from service.evaluations import Evaluations
 from service.health import Health
 from service.lock import StateLock
+from service.metrics import Metrics
 from service.paths import kernel_directory
 from service.review import Reviews
 from service.rollout import Rollout
@@ -80,6 +81,7 @@ class Daemon:
             base_id=self.base.id,
             approvals_required=settings.approvals_required,
         )
+        self.metrics = Metrics(self.rollout.serving, self.model_name)
         self.access = Access(self.stores.api_keys)
         self.scheduler = Scheduler(self._timers())
 
@@ -164,7 +166,7 @@ class Daemon:
 
     def apps(self, address: str) -> tuple[FastAPI, FastAPI]:
         """The public and the operator's application over these parts."""
-        turns = Turns(self.rollout.serving, self.stores.interactions)
+        turns = Turns(self.rollout.serving, self.stores.interactions, self.metrics)
         parts = Parts(
             self.settings,
             self.model_name,
@@ -174,6 +176,7 @@ class Daemon:
             turns,
             self.teaching,
             self.health,
+            self.metrics,
         )
         access = self.access if self.settings.needs_keys else None
         return public_app(parts, access), operator_app(parts, self._operator_parts(address))

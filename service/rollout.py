@@ -142,4 +142,5 @@ class Rollout:
 
     def _drain(self, old: ServedModel) -> None:
         num_cut = old.engine.close(self._drain_seconds)
+        self.serving.retire(old, num_cut)
         log.info("engine.drained", checkpoint=old.checkpoint_id, num_cut=num_cut)

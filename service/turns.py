@@ -17,12 +17,14 @@ from agent.engine import (
     Finished,
     GenerationRequest,
     Listener,
+    PromptRead,
     Sampling,
     Ticket,
     Token,
 )
 from agent.serving import ServedModel, Serving
 from agent.uncertainty import mean_entropy
+from service.metrics import Metrics
 from store.interactions import Interactions
 from store.records import FinishReason, Interaction, TokenTrace
 
@@ -43,6 +45,8 @@ class Turn:
     started: float  # monotonic
     ticket: Ticket
     index: int = 0  # among the choices of one request
+    prompt_tokens: tuple[Token, ...] = ()  # how likely the prompt was, where that was asked
+    newest_at: float = 0.0  # monotonic time of the newest token
     tokens: list[Token] = field(default_factory=list)
     pieces: list[str] = field(default_factory=list)
     end: Finished | None = None
@@ -60,11 +64,15 @@ class Turn:
         return mean_entropy(self._traces())
 
     def take(self, event: Event) -> None:
-        self.pieces.append(event.text)
-        if isinstance(event, Finished):
-            self.end = event
-        else:
-            self.tokens.append(event)
+        match event:
+            case PromptRead():
+                self.prompt_tokens = event.tokens
+            case Token():
+                self.tokens.append(event)
+                self.pieces.append(event.text)
+            case Finished():
+                self.end = event
+                self.pieces.append(event.text)
 
     def abandon(self) -> None:
         """The client went away: stop generating and remember it as that."""
@@ -97,8 +105,9 @@ class Turn:
 class Asked:
     """The turns of one request, all from one checkpoint, and their events in the order they come."""
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: Metrics) -> None:
         self.turns: list[Turn] = []
+        self._metrics = metrics
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
 
@@ -110,12 +119,24 @@ class Asked:
         """Tokens and ends, until every turn has ended."""
         while any(turn.end is None for turn in self.turns):
             index, event = await self._events.get()
+            self._measure(self.turns[index], event)
             self.turns[index].take(event)
             yield self.turns[index], event
 
     def abandon(self) -> None:
         for turn in self.turns:
             turn.abandon()
+
+    def _measure(self, turn: Turn, event: Event) -> None:
+        now = time.monotonic()
+        if isinstance(event, Finished):
+            self._metrics.ended(event.reason, now - turn.started)
+        elif isinstance(event, Token):
+            if turn.tokens:
+                self._metrics.next_token(now - turn.newest_at)
+            else:
+                self._metrics.first_token(now - turn.started)
+            turn.newest_at = now
 
     def _put(self, index: int, event: Event) -> None:
         self._loop.call_soon_threadsafe(self._events.put_nowait, (index, event))
@@ -124,9 +145,10 @@ class Asked:
 class Turns:
     """Starts turns on whatever serves, and makes them durable."""
 
-    def __init__(self, serving: Serving, interactions: Interactions) -> None:
+    def __init__(self, serving: Serving, interactions: Interactions, metrics: Metrics) -> None:
         self._serving = serving
         self._interactions = interactions
+        self._metrics = metrics
 
     def start(
         self,
@@ -151,7 +173,7 @@ class Turns:
         prompt_ids: tuple[int, ...],
         samplings: Sequence[Sampling],
     ) -> Asked:
-        asked = Asked()
+        asked = Asked(self._metrics)
         now, monotonic = time.time(), time.monotonic()
         try:
             for index, sampling in enumerate(samplings):

@@ -24,12 +24,13 @@ from agent.engine import (
     Finished,
     GenerationRequest,
     Listener,
+    PromptRead,
     Token,
 )
 from agent.engines.blocks import BlockPool, blocks_for
-from agent.engines.runner import Figures, Next, Runner
+from agent.engines.runner import Next, Piece, Runner
 from agent.engines.scheduler import Budget, Scheduler, Sequence
-from agent.sampling import adjust, choice, is_plain, top_choices
+from agent.sampling import adjust, choice, is_greedy, is_plain, top_choices
 from agent.tokenizer import TextStream, Tokenizer
 from store.records import FinishReason
 
@@ -44,6 +45,7 @@ class _Slot(Sequence):
     text: TextStream
     seed: int
     counts: Counter[int] = field(default_factory=Counter)  # what the answer has said; kept only for penalties
+    scored: list[Token] = field(default_factory=list)  # of the prompt, where that was asked
     is_cancelled: threading.Event = field(default_factory=threading.Event)
 
     def cancel(self) -> None:
@@ -87,6 +89,7 @@ class EmbeddedEngine:
         self._thread.start()
 
     def submit(self, request: GenerationRequest, listener: Listener) -> _Slot:
+        self._require_possible(request)
         seed = request.sampling.seed if request.sampling.seed is not None else secrets.randbits(63)
         text = TextStream(self._tokenizer, request.sampling.stop)
         slot = _Slot(request, listener=listener, text=text, seed=seed)
@@ -99,6 +102,17 @@ class EmbeddedEngine:
                 raise EngineBusy(f"{self._waiting.maxsize} requests are waiting already; try again shortly") from None
             self._open.add(slot)
         return slot
+
+    def _require_possible(self, request: GenerationRequest) -> None:
+        """ValueError for what no model could answer: it must not reach the worker, which others share."""
+        length, size = len(request.prompt_ids), self._runner.vocabulary_size
+        if not 0 < length < self.max_context:
+            raise ValueError(f"a prompt of {length} tokens leaves no room in a context of {self.max_context}")
+        for token_id in (*request.prompt_ids, *(token_id for token_id, _ in request.sampling.logit_bias)):
+            if not 0 <= token_id < size:
+                raise ValueError(f"token {token_id} is outside this model's vocabulary of {size}")
+        if request.sampling.max_tokens < (request.prompt_logprobs is None):
+            raise ValueError(f"max_tokens {request.sampling.max_tokens} asks for nothing")
 
     def num_active(self) -> int:
         return len(self._open)
@@ -160,7 +174,32 @@ class EmbeddedEngine:
         for slot, piece in work:
             self._scheduler.advance(slot, len(piece.ids))
         self._busy_seconds += time.perf_counter() - began
-        self._deliver(coming, [slot for slot, piece in work if piece.is_whole])
+        if not all(math.isfinite(figures.entropy) for figures in coming.figures):
+            raise FloatingPointError("the model gave NaN or infinite logits; its weights or the machine are faulty")
+        self._deliver(*self._score(coming, work))
+
+    def _score(self, coming: Next, work: list[tuple[_Slot, Piece]]) -> tuple[Next, list[_Slot]]:
+        """Keep the figures of prompts that are scored; returns the rows that a token is to be chosen from, and whose.
+
+        A row after a prompt token says how likely the next one was; the row after the last says what comes next.
+        """
+        rows, slots, row = [], [], 0
+        for slot, piece in work:
+            for number in range(row, row + piece.num_wanted - piece.is_whole):
+                place = piece.position + number - row + 1
+                num_top = slot.request.prompt_logprobs or 0
+                slot.scored.append(self._token(slot.ids[place], coming, number, "", num_top))
+            row += piece.num_wanted
+            if piece.is_scored and piece.is_whole:
+                slot.listener(PromptRead(tuple(slot.scored)))
+            if piece.is_whole and slot.request.sampling.max_tokens == 0:
+                self._finish(slot, FinishReason.LENGTH)
+            elif piece.is_whole:
+                rows.append(row - 1)
+                slots.append(slot)
+        if len(rows) == len(coming.figures):
+            return coming, slots
+        return Next(coming.logits[rows], [coming.figures[number] for number in rows]), slots
 
     def _admit(self) -> None:
         """Take from the queue what may begin; with nothing to do, wait for work."""
@@ -175,13 +214,10 @@ class EmbeddedEngine:
 
     def _deliver(self, coming: Next, slots: list[_Slot]) -> None:
         """Choose each slot's token, tell its listener, and let the finished ones leave."""
-        if not all(math.isfinite(figures.entropy) for figures in coming.figures):
-            raise FloatingPointError("the model gave NaN or infinite logits; its weights or the machine are faulty")
         if slots:
             self._last_token_at = self._clock()
-        rows = list(zip(slots, self._choose(coming, slots), coming.figures, coming.logits, strict=True))
-        for slot, token_id, figures, logits in rows:
-            self._emit(slot, token_id, figures, logits)
+        for number, token_id in enumerate(self._choose(coming, slots)):
+            self._emit(slots[number], token_id, coming, number)
 
     def _choose(self, coming: Next, slots: list[_Slot]) -> list[int]:
         """A token for each slot; only rows that are not simply greedy are looked at again."""
@@ -192,7 +228,7 @@ class EmbeddedEngine:
             if not is_plain(sampling):
                 logits = adjust(logits, sampling, slot.counts)
                 chosen[number] = int(logits.argmax())
-            if sampling.temperature > 0:
+            if not is_greedy(sampling):
                 drawn.append(number)
                 rows.append(logits)
                 choices.append(choice(sampling, slot.seed, slot.num_generated))
@@ -201,7 +237,7 @@ class EmbeddedEngine:
                 chosen[number] = token_id
         return chosen
 
-    def _emit(self, slot: _Slot, token_id: int, figures: Figures, logits: torch.Tensor) -> None:
+    def _emit(self, slot: _Slot, token_id: int, coming: Next, row: int) -> None:
         """Send one token, and the end if it was the last."""
         sampling = slot.request.sampling
         if not slot.num_generated:
@@ -213,16 +249,21 @@ class EmbeddedEngine:
         self._num_generated += 1
         if not is_plain(sampling):
             slot.counts[token_id] += 1
-        choices = top_choices(logits, figures.log_total, sampling.top_logprobs)
-        top = tuple(Alternative(i, self._tokenizer.piece(i), logprob) for i, logprob in choices)
-        logprob = float(logits[token_id]) - figures.log_total
-        piece = self._tokenizer.piece(token_id)
-        slot.listener(Token(token_id, slot.text.push(token_id), piece, logprob, figures.entropy, figures.margin, top))
+        slot.listener(self._token(token_id, coming, row, slot.text.push(token_id), sampling.top_logprobs))
         room = self.max_context - len(slot.request.prompt_ids)
         if slot.text.is_stopped:
             self._finish(slot, FinishReason.STOP)
         elif slot.num_generated >= min(sampling.max_tokens, room):
             self._finish(slot, FinishReason.LENGTH)
+
+    def _token(self, token_id: int, coming: Next, row: int, text: str, num_top: int) -> Token:
+        """A token with its figures in that row."""
+        logits, figures = coming.logits[row], coming.figures[row]
+        choices = top_choices(logits, figures.log_total, num_top)
+        top = tuple(Alternative(i, self._tokenizer.piece(i), logprob) for i, logprob in choices)
+        logprob = float(logits[token_id]) - figures.log_total
+        piece = self._tokenizer.piece(token_id)
+        return Token(token_id, text, piece, logprob, figures.entropy, figures.margin, top)
 
     def _drop_cancelled(self) -> None:
         for slot in [*self._scheduler.running, *self._scheduler.ready]:

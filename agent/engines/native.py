@@ -22,13 +22,13 @@ class NativeRunner:
         self.num_blocks = num_blocks
         self._library = library
         self._weights = weights
-        self._vocab, hidden = weights.embedding.shape
+        self.vocabulary_size, hidden = weights.embedding.shape
         self._width = weights.head.shape[0] * PANEL
         words = num_blocks * weights.kv_heads * weights.head_dim * BLOCK // 2
         self._cache = [torch.zeros((2, words), dtype=torch.int32) for _ in weights.layers]  # not resident until used
         self._layers = (abi.Layer * len(weights.layers))(*map(_layer, weights.layers, self._cache))
         self._logits = torch.empty((0, self._width))
-        numbers = (hidden, weights.heads, weights.kv_heads, weights.head_dim, weights.inner, self._vocab)
+        numbers = (hidden, weights.heads, weights.kv_heads, weights.head_dim, weights.inner, self.vocabulary_size)
         tensors = (weights.embedding, weights.head, weights.norm, weights.cosine, weights.sine)
         model = abi.Model(
             len(weights.layers), *numbers, weights.epsilon, self._layers, *(tensor.data_ptr() for tensor in tensors)
@@ -45,8 +45,7 @@ class NativeRunner:
             chunk.first_row, chunk.num_rows, chunk.position = row, len(piece.ids), piece.position
             chunk.blocks = table.buffer_info()[0]
             row += len(piece.ids)
-            if piece.is_whole:
-                wanted.append(row - 1)
+            wanted.extend(range(row - piece.num_wanted, row))
         self._library.decoder_forward(self._decoder, ids.buffer_info()[0], len(ids), chunks, len(pieces))
         return self._next(wanted)
 
@@ -74,12 +73,12 @@ class NativeRunner:
         if count:
             self._library.decoder_head(self._decoder, wanted.buffer_info()[0], count, self._logits.data_ptr(), told)
         figures = [Figures(f.best, f.margin, f.entropy, f.log_total) for f in told]
-        return Next(self._logits[:count, : self._vocab], figures)
+        return Next(self._logits[:count, : self.vocabulary_size], figures)
 
     def _require_known(self, ids: "array[int]", pieces: Sequence[Piece]) -> None:
         """The kernels read memory by token and position: what lies outside it never reaches them."""
-        if min(ids) < 0 or max(ids) >= self._vocab:
-            raise IndexError(f"a token id is outside the vocabulary of {self._vocab}")
+        if min(ids) < 0 or max(ids) >= self.vocabulary_size:
+            raise IndexError(f"a token id is outside the vocabulary of {self.vocabulary_size}")
         last = max(piece.position + len(piece.ids) for piece in pieces)
         if last > self._weights.cosine.shape[0]:
             raise IndexError(f"position {last} is beyond the {self._weights.cosine.shape[0]} prepared")

@@ -21,20 +21,19 @@ class ReferenceRunner:
 
     def __init__(self, model: PreTrainedModel, num_blocks: int = 1024) -> None:
         self.num_blocks = num_blocks
+        self.vocabulary_size = int(model.config.vocab_size)
         self._model: Any = model
         self._device = next(model.parameters()).device
         self._pages: list[tuple[torch.Tensor, torch.Tensor]] = []  # a layer: keys, values; (blocks * BLOCK, heads, dim)
 
     def run(self, pieces: Sequence[Piece]) -> Next:
-        rows: dict[int, torch.Tensor] = {}
+        rows: dict[int, torch.Tensor] = {}  # (wanted, V), by piece
         order = sorted(range(len(pieces)), key=lambda number: len(pieces[number].ids))
         for _, group in groupby(order, key=lambda number: len(pieces[number].ids)):
             numbers = list(group)
             logits = self._forward([pieces[number] for number in numbers])
-            rows |= {n: row for n, row in zip(numbers, logits, strict=True) if pieces[n].is_whole}
-        if not rows:
-            return Next(torch.empty(0, 0), [])
-        wanted = torch.stack([rows[number] for number in sorted(rows)]).float()
+            rows |= {n: row[len(row) - pieces[n].num_wanted :] for n, row in zip(numbers, logits, strict=True)}
+        wanted = torch.cat([rows[number] for number in range(len(pieces))]).float()
         return Next(wanted, figures(wanted))
 
     def choose(self, rows: Sequence[torch.Tensor], choices: Sequence[Choice]) -> list[int]:
@@ -44,7 +43,7 @@ class ReferenceRunner:
         self._pages = []
 
     def _forward(self, pieces: Sequence[Piece]) -> torch.Tensor:
-        """Read pieces of one length; returns the logits (pieces, V) of what comes next."""
+        """Read pieces of one length; returns the logits (pieces, wanted, V) after their last tokens."""
         past, length = max(piece.position for piece in pieces), len(pieces[0].ids)
         positions = torch.tensor([piece.position for piece in pieces], device=self._device)
         mask = torch.arange(past + length, device=self._device) >= (past - positions)[:, None]
@@ -55,10 +54,11 @@ class ReferenceRunner:
             position_ids=positions[:, None] + torch.arange(length, device=self._device),
             past_key_values=cache,
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=max(1, *(piece.num_wanted for piece in pieces)),
         )
         self._scatter(pieces, cache, length)
-        return output.logits[:, -1]
+        logits: torch.Tensor = output.logits
+        return logits
 
     def _gather(self, pieces: Sequence[Piece], past: int) -> DynamicCache:
         """What is in the pages of these sequences, left-padded to `past` tokens."""

@@ -18,13 +18,19 @@ class Piece:
     """The next tokens of one sequence, of which `position` are in the cache already.
 
     `blocks` hold the sequence in order, these tokens included. With `is_whole` the sequence ends here for now, and
-    the logits of what comes next are wanted.
+    the logits of what comes next are wanted; with `is_scored` those after each of its tokens.
     """
 
     ids: Sequence[int]
     position: int
     blocks: Sequence[int]
     is_whole: bool
+    is_scored: bool = False
+
+    @property
+    def num_wanted(self) -> int:
+        """After how many of its last tokens logits are wanted."""
+        return len(self.ids) if self.is_scored else int(self.is_whole)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +48,7 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Next:
-    """What may come next, one row for each whole piece, in their order. Rows are valid until the next `run`."""
+    """What may come next, a row for each wanted place, in the order of the pieces. Valid until the next `run`."""
 
     logits: torch.Tensor  # (rows, V) float32
     figures: Sequence[Figures]
@@ -65,6 +71,7 @@ class Runner(Protocol):
     """One model, with its cache."""
 
     num_blocks: int
+    vocabulary_size: int
 
     def run(self, pieces: Sequence[Piece]) -> Next:
         """Read the pieces. Raises what torch raises when the model cannot."""

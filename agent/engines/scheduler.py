@@ -22,6 +22,7 @@ class Sequence:
     ids: list[int] = field(init=False)
     num_read: int = 0
     num_found: int = 0  # prompt tokens that were in the cache already
+    has_begun: bool = False
     blocks: list[int] = field(default_factory=list)
     keys: list[bytes] = field(default_factory=list)  # of the full blocks among `ids`, as far as they were needed
 
@@ -31,6 +32,11 @@ class Sequence:
     @property
     def num_generated(self) -> int:
         return len(self.ids) - len(self.request.prompt_ids)
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether its prompt is still to be read with the logits after each token."""
+        return self.request.prompt_logprobs is not None and not self.num_generated
 
     @property
     def num_unread(self) -> int:
@@ -51,6 +57,9 @@ class Budget:
 
     idle: int = 256
     busy: int = 64
+
+
+SCORED = 64  # prompt tokens a step whose logits are all wanted: each takes a row as wide as the vocabulary
 
 
 S = TypeVar("S", bound=Sequence)
@@ -78,13 +87,13 @@ class Scheduler(Generic[S]):
         left = self._budget.busy if is_answering else self._budget.idle
         work: list[tuple[S, Piece]] = []
         for sequence in list(self.running):
-            size = min(sequence.num_unread, max(left, 1 if sequence.num_unread == 1 else 0))
+            size = min(_most(sequence), max(left, 1 if sequence.num_unread == 1 else 0))
             if size and sequence in self.running and self._reserve(sequence, size):
                 left -= size if sequence.num_unread > 1 else 0
                 work.append((sequence, _piece(sequence, size)))
         while left > 0 and self.ready and len(self.running) < self._max_batch and self._begin(self.ready[0]):
             sequence = self.ready.popleft()
-            size = min(sequence.num_unread, left)
+            size = min(_most(sequence), left)
             left -= size
             self._extend(sequence, size)
             work.append((sequence, _piece(sequence, size)))
@@ -106,14 +115,15 @@ class Scheduler(Generic[S]):
 
     def _begin(self, sequence: S) -> bool:
         """Let it run if its tokens have room, with what is known of them already; the last is always read anew."""
-        num_whole = (len(sequence.ids) - 1) // BLOCK
+        num_whole = 0 if sequence.is_scored else (len(sequence.ids) - 1) // BLOCK
         found = self.pool.find([sequence.key(number) for number in range(num_whole)])
         needed = blocks_for(len(sequence.ids) + 1) - len(found)
         if needed > self.pool.num_free:
             self.pool.release(found)
             return False
         sequence.blocks, sequence.num_read = found, len(found) * BLOCK
-        if not sequence.num_generated:
+        if not sequence.has_begun:
+            sequence.has_begun = True
             sequence.num_found = sequence.num_read
             self.prefix_queries += len(sequence.ids)
             self.prefix_hits += sequence.num_read
@@ -142,8 +152,12 @@ class Scheduler(Generic[S]):
         sequence.blocks, sequence.num_read = [], 0
 
 
+def _most(sequence: Sequence) -> int:
+    """How many of its tokens one step may read."""
+    return min(sequence.num_unread, SCORED) if sequence.is_scored else sequence.num_unread
+
+
 def _piece(sequence: Sequence, size: int) -> Piece:
-    end = sequence.num_read + size
-    return Piece(
-        sequence.ids[sequence.num_read : end], sequence.num_read, sequence.blocks, is_whole=end == len(sequence.ids)
-    )
+    start, end = sequence.num_read, sequence.num_read + size
+    is_whole = end == len(sequence.ids)
+    return Piece(sequence.ids[start:end], start, sequence.blocks, is_whole, sequence.is_scored)

@@ -1,5 +1,6 @@
 """From a request to turns under way: what the chat and the completions routes have in common."""
 
+import re
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
@@ -11,6 +12,8 @@ from service.api.parts import Parts
 from service.api.schemas import SamplingFields
 from service.turns import Asked, Turn
 from store.records import FinishReason
+
+TOKEN_ID = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
 def principal_of(request: Request) -> str:
@@ -76,7 +79,7 @@ def sampling(parts: Parts, body: SamplingFields, max_tokens: int, top_logprobs: 
 def _logit_bias(parts: Parts, biases: Mapping[str, float]) -> tuple[tuple[int, float], ...]:
     size = parts.loader.vocabulary_size
     for token in biases:
-        if not (token.isascii() and token.isdigit() and int(token) < size):
+        if not TOKEN_ID.fullmatch(token) or int(token) >= size:
             raise ApiError(
                 400,
                 f"logit_bias: {token!r} is not a token id; this model's go from 0 to {size - 1}",

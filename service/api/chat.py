@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from agent.engine import Finished
+from agent.engine import Finished, Token
 from service.api import shapes
 from service.api.asking import collect, failure, follow, principal_of, require_model, start
 from service.api.errors import ApiError
@@ -99,9 +99,7 @@ async def _stream(parts: Parts, asked: Asked, body: ChatRequest) -> AsyncIterato
         yield chunk.of(turn, {"role": "assistant", "content": ""})
     async with aclosing(follow(parts, asked)) as events:
         async for turn, event in events:
-            if isinstance(event, Finished):
-                continue
-            if event.text or body.logprobs:
+            if isinstance(event, Token) and (event.text or body.logprobs):
                 logprobs = shapes.chat_logprobs([event]) if body.logprobs else None
                 yield chunk.of(turn, {"content": event.text}, logprobs=logprobs)
     for line in _ending(chunk, asked.turns, body):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from agent.serving import ModelLoader, Serving
 from service.config import Settings
 from service.health import Health
+from service.metrics import Metrics
 from service.teaching import Teaching
 from service.turns import Turns
 
@@ -21,3 +22,4 @@ class Parts:
     turns: Turns
     teaching: Teaching
     health: Health
+    metrics: Metrics

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse, JSONResponse, Response
 
 from service.api.asking import principal_of
 from service.api.errors import ApiError
@@ -61,6 +61,11 @@ def router(parts: Parts) -> APIRouter:
             error = {"message": problem, "type": "server_error", "param": None, "code": "not_ready"}
             return JSONResponse({"status": "not ready", "error": error}, status_code=503, headers={"Retry-After": "1"})
         return JSONResponse({"status": "ready", "checkpoint": checkpoint})
+
+    @routes.get("/metrics")
+    def metrics() -> Response:
+        text = parts.metrics.text(parts.serving.current.checkpoint_id)
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     for path, name in PAGE_FILES.items():
         routes.add_api_route(path, _page(name), include_in_schema=False)

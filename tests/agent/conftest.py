@@ -1,5 +1,6 @@
 """The tiny Llama in memory, once a session, and rows about it."""
 
+import ctypes
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from transformers import PreTrainedModel
 
 from agent.engines import embedded
 from agent.engines.reference import ReferenceRunner
+from agent.kernels import abi, build
 from agent.model import load_base
 from agent.tokenizer import Tokenizer
 from store.records import Feedback, FeedbackSource, FinishReason, Interaction
@@ -89,3 +91,27 @@ def engine(base: PreTrainedModel, tokenizer: Tokenizer) -> Iterator[embedded.Emb
 def prompt(tokenizer: Tokenizer) -> Callable[[str], tuple[int, ...]]:
     """The token ids of one question."""
     return lambda question: tuple(tokenizer.chat_ids([{"role": "user", "content": question}]))
+
+
+@pytest.fixture(scope="session")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of the compiled kernels, which are made once a session (some four seconds)."""
+    directory = tmp_path_factory.mktemp("kernels")
+    try:
+        build.library(directory)
+    except build.NoKernels as reason:
+        if "there is no C++ compiler here" in str(reason):
+            pytest.skip(str(reason))
+        raise
+    return directory
+
+
+@pytest.fixture(scope="session")
+def library(kernels: Path) -> ctypes.CDLL:
+    return abi.load(build.library(kernels))
+
+
+@pytest.fixture(scope="session")
+def half_base(tiny_llama: Path, base_files: dict[str, bytes]) -> PreTrainedModel:
+    """The tiny Llama in bfloat16, as the kernels take it. Nobody changes it."""
+    return load_base(base_files, tiny_llama, CPU, torch.bfloat16)

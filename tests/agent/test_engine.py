@@ -368,10 +368,20 @@ def test_a_listener_that_fails_ends_all_requests_once_and_is_told_by_fault(
         assert all(listening.end().error == engine.fault() for listening in others[1:])
 
 
-def test_a_prompt_the_model_cannot_read_ends_with_an_error_and_not_in_silence(
+def test_what_no_model_could_answer_is_refused_at_once_and_hurts_nobody(
     base: PreTrainedModel, tokenizer: Tokenizer, prompt: Prompt
 ) -> None:
-    with made(base, tokenizer) as engine:
-        _, tokens, end = complete(engine, GenerationRequest((1, 5000), LONG))
-        assert (tokens, end.reason) == ([], FinishReason.ERROR)
-        assert "the engine stopped: IndexError" in str(engine.fault())
+    with made(base, tokenizer, max_context=64) as engine:
+        impossible = {
+            "token 5000 is outside this model's vocabulary of 259": GenerationRequest((1, 5000), LONG),
+            "token -1 is outside": GenerationRequest((1, -1), LONG),
+            "a prompt of 0 tokens leaves no room in a context of 64": GenerationRequest((), LONG),
+            "a prompt of 64 tokens leaves no room": GenerationRequest((1,) * 64, LONG),
+            "token 259 is outside": GenerationRequest((1,), Sampling(logit_bias=((259, 1.0),))),
+            "max_tokens 0 asks for nothing": GenerationRequest((1,), Sampling(max_tokens=0)),
+        }
+        for message, asked in impossible.items():
+            with pytest.raises(ValueError, match=message):
+                engine.submit(asked, Listening())
+        assert engine.fault() is None
+        assert complete(engine, request(prompt))[2].reason is FinishReason.LENGTH
