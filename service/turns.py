@@ -31,15 +31,23 @@ from store.records import FinishReason, Interaction, TokenTrace
 log = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What one turn answers: messages for the log, token ids for the model, and how to choose."""
+
+    messages: tuple[Mapping[str, Any], ...]
+    prompt_ids: tuple[int, ...]
+    sampling: Sampling
+    prompt_logprobs: int | None = None
+
+
 @dataclass(slots=True)
 class Turn:
     """A turn under way. Iterate `events()` of all turns that were started together, then `save()` each exactly once."""
 
     id: str
     principal: str
-    messages: tuple[Mapping[str, Any], ...]
-    sampling: Sampling
-    prompt_ids: tuple[int, ...]
+    question: Question
     served: ServedModel
     started_at: float
     started: float  # monotonic
@@ -50,6 +58,14 @@ class Turn:
     tokens: list[Token] = field(default_factory=list)
     pieces: list[str] = field(default_factory=list)
     end: Finished | None = None
+
+    @property
+    def messages(self) -> tuple[Mapping[str, Any], ...]:
+        return self.question.messages
+
+    @property
+    def prompt_ids(self) -> tuple[int, ...]:
+        return self.question.prompt_ids
 
     @property
     def checkpoint_id(self) -> str:
@@ -95,7 +111,7 @@ class Turn:
             prompt_tokens=len(self.prompt_ids),
             latency_seconds=time.monotonic() - self.started,
             uncertainty=self.uncertainty,
-            sampling=_settings(self.sampling),
+            sampling=_settings(self.question.sampling),
         )
 
     def _traces(self) -> tuple[TokenTrace, ...]:
@@ -150,46 +166,35 @@ class Turns:
         self._interactions = interactions
         self._metrics = metrics
 
-    def start(
-        self,
-        principal: str,
-        messages: tuple[Mapping[str, Any], ...],
-        prompt_ids: tuple[int, ...],
-        samplings: Sequence[Sampling],
-    ) -> Asked:
-        """Submit one request a sampling. EngineBusy when the queue is full, and then none of them runs;
+    def start(self, principal: str, questions: Sequence[Question]) -> Asked:
+        """Submit them all to one checkpoint. EngineBusy when the queue is full, and then none of them runs;
         EngineClosed only when no engine is alive.
         """
         try:
-            return self._start(self._serving.current, principal, messages, prompt_ids, samplings)
+            return self._start(self._serving.current, principal, questions)
         except EngineClosed:  # it was swapped after we looked: the next one takes all of them
-            return self._start(self._serving.current, principal, messages, prompt_ids, samplings)
+            return self._start(self._serving.current, principal, questions)
 
-    def _start(
-        self,
-        served: ServedModel,
-        principal: str,
-        messages: tuple[Mapping[str, Any], ...],
-        prompt_ids: tuple[int, ...],
-        samplings: Sequence[Sampling],
-    ) -> Asked:
+    def _start(self, served: ServedModel, principal: str, questions: Sequence[Question]) -> Asked:
         asked = Asked(self._metrics)
         now, monotonic = time.time(), time.monotonic()
         try:
-            for index, sampling in enumerate(samplings):
-                request = GenerationRequest(prompt_ids, sampling, caller=principal)
-                ticket = served.engine.submit(request, asked.listener(index))
-                turn_id = uuid.uuid4().hex
-                asked.turns.append(
-                    Turn(turn_id, principal, messages, sampling, prompt_ids, served, now, monotonic, ticket, index)
+            for index, question in enumerate(questions):
+                request = GenerationRequest(
+                    question.prompt_ids, question.sampling, caller=principal, prompt_logprobs=question.prompt_logprobs
                 )
+                ticket = served.engine.submit(request, asked.listener(index))
+                asked.turns.append(Turn(uuid.uuid4().hex, principal, question, served, now, monotonic, ticket, index))
         except (EngineBusy, EngineClosed):
             asked.abandon()
             raise
         return asked
 
     async def save(self, turns: Sequence[Turn]) -> None:
-        """Durable on return, also when the client went away meanwhile: a cancelled wait must not cancel the write."""
+        """Durable on return, also when the client went away meanwhile: a cancelled wait must not cancel the write.
+        What asked for no token was no turn.
+        """
+        turns = [turn for turn in turns if turn.question.sampling.max_tokens]
         written = [asyncio.wrap_future(self._interactions.submit(turn.record())) for turn in turns]
         await asyncio.shield(asyncio.gather(*written))
         for turn in turns:

@@ -1,7 +1,8 @@
 """From a request to turns under way: what the chat and the completions routes have in common."""
 
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request
@@ -10,9 +11,10 @@ from agent.engine import Event, Sampling
 from service.api.errors import ApiError
 from service.api.parts import Parts
 from service.api.schemas import SamplingFields
-from service.turns import Asked, Turn
+from service.turns import Asked, Question, Turn
 from store.records import FinishReason
 
+CHECKPOINT_HEADER = "X-Honed-Checkpoint"
 TOKEN_ID = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
@@ -32,29 +34,44 @@ def require_model(parts: Parts, name: str) -> None:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What is asked, as the log keeps it and as the model reads it."""
+
+    messages: tuple[Mapping[str, Any], ...]
+    ids: tuple[int, ...]
+
+
 def start(
     parts: Parts,
     principal: str,
     body: SamplingFields,
-    messages: tuple[Mapping[str, Any], ...],
-    prompt_ids: tuple[int, ...],
+    prompts: Sequence[Prompt],
     *,
     param: str,
     asked_tokens: int | None,
     top_logprobs: int,
+    prompt_logprobs: int | None = None,
 ) -> Asked:
-    """Check what only the running model can check, and submit. `param` names the field the prompt came from."""
-    room = parts.loader.max_context - len(prompt_ids)
-    if room < 1:
-        raise ApiError(
-            400,
-            f"{param} come to {len(prompt_ids)} tokens; this model's context holds {parts.loader.max_context}",
-            param=param,
-            code="context_length_exceeded",
-        )
-    max_tokens = min(asked_tokens or parts.settings.default_max_tokens, room)
-    samplings = [sampling(parts, body, max_tokens, top_logprobs, index) for index in range(body.n or 1)]
-    return parts.turns.start(principal, messages, prompt_ids, samplings)
+    """Check what only the running model can check, and submit each prompt `n` times.
+    `param` names the field the prompts came from.
+    """
+    questions = []
+    if asked_tokens is None:
+        asked_tokens = parts.settings.default_max_tokens
+    for prompt in prompts:
+        room = parts.loader.max_context - len(prompt.ids)
+        if room < 1:
+            raise ApiError(
+                400,
+                f"{param} come to {len(prompt.ids)} tokens; this model's context holds {parts.loader.max_context}",
+                param=param,
+                code="context_length_exceeded",
+            )
+        for index in range(body.n or 1):
+            settings = sampling(parts, body, min(asked_tokens, room), top_logprobs, index)
+            questions.append(Question(prompt.messages, prompt.ids, settings, prompt_logprobs))
+    return parts.turns.start(principal, questions)
 
 
 def sampling(parts: Parts, body: SamplingFields, max_tokens: int, top_logprobs: int, index: int) -> Sampling:

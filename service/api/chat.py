@@ -9,14 +9,12 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 from agent.engine import Finished, Token
 from service.api import shapes
-from service.api.asking import collect, failure, follow, principal_of, require_model, start
+from service.api.asking import CHECKPOINT_HEADER, Prompt, collect, failure, follow, principal_of, require_model, start
 from service.api.errors import ApiError
 from service.api.parts import Parts
 from service.api.schemas import ChatRequest
 from service.turns import Asked, Turn
 from store.records import FinishReason
-
-CHECKPOINT_HEADER = "X-Honed-Checkpoint"
 
 
 def router(parts: Parts) -> APIRouter:
@@ -55,8 +53,7 @@ def _start(parts: Parts, body: ChatRequest, principal: str) -> Asked:
         parts,
         principal,
         body,
-        messages,
-        tuple(parts.loader.tokenizer.chat_ids(messages)),
+        [Prompt(messages, tuple(parts.loader.tokenizer.chat_ids(messages)))],
         param="messages",
         asked_tokens=body.max_completion_tokens or body.max_tokens,
         top_logprobs=body.top_logprobs or 0,
@@ -77,7 +74,7 @@ def _completion(parts: Parts, turns: list[Turn], body: ChatRequest) -> dict[str,
     return {
         **shapes.envelope(turns[0], parts.model_name, "chat.completion", "chatcmpl"),
         "choices": [_choice(turn, body) for turn in turns],
-        "usage": shapes.usage(turns),
+        "usage": shapes.usage(turns, len(turns)),
         "honed": shapes.honed(turns[0]),
     }
 
@@ -116,7 +113,12 @@ def _ending(chunk: "_Chunks", turns: list[Turn], body: ChatRequest) -> list[str]
             lines.append(chunk.of(turn, {"content": end.text}))
         lines.append(chunk.of(turn, {}, finish_reason=end.reason.value, honed=shapes.honed(turn)))
     if body.stream_options is not None and body.stream_options.include_usage:
-        whole = {**chunk.beginning, "choices": [], "usage": shapes.usage(turns), "honed": shapes.honed(turns[0])}
+        whole = {
+            **chunk.beginning,
+            "choices": [],
+            "usage": shapes.usage(turns, len(turns)),
+            "honed": shapes.honed(turns[0]),
+        }
         lines.append(shapes.event(whole))
     return [*lines, "data: [DONE]\n\n"]
 

@@ -3,9 +3,19 @@ what would change the answer and is unknown is refused by name.
 """
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    StringConstraints,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from store.records import Rating
 
@@ -13,6 +23,7 @@ MAX_MESSAGES = 1024
 MAX_TEXT = 200_000
 MAX_STOPS = 4
 MAX_CHOICES = 8
+MAX_PROMPTS = 32
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -79,7 +90,6 @@ class SamplingFields(Strict):
     ignore_eos: bool | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     stop: Annotated[list[StopString], Field(max_length=MAX_STOPS), BeforeValidator(_as_list)] | None = None
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
@@ -96,6 +106,7 @@ class ChatRequest(SamplingFields):
 
     model: str
     messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)]
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
@@ -103,6 +114,69 @@ class ChatRequest(SamplingFields):
     store: bool | None = None
     metadata: dict[str, Any] | None = None
     service_tier: str | None = None
+
+
+TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=MAX_TEXT)]
+Text = Annotated[str, StringConstraints(max_length=MAX_TEXT)]
+
+
+def _prompts(value: Any) -> list[str | list[int]]:
+    """OpenAI's four forms as one: texts or lists of token ids, one entry a prompt."""
+    one = isinstance(value, str) or (isinstance(value, list) and value and _is_id(value[0]))
+    prompts = [value] if one else value
+    if not isinstance(prompts, list) or not 1 <= len(prompts) <= MAX_PROMPTS:
+        raise ValueError(f"send text or token ids, or a list of 1 to {MAX_PROMPTS} of them")
+    for prompt in prompts:
+        is_text = isinstance(prompt, str) and len(prompt) <= MAX_TEXT
+        is_ids = isinstance(prompt, list) and 0 < len(prompt) <= MAX_TEXT and all(map(_is_id, prompt))
+        if not (is_text or is_ids):
+            raise ValueError("each prompt is text, or a list of token ids that is not empty")
+    return prompts
+
+
+def _is_id(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**31
+
+
+IDS_SCHEMA = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
+PROMPTS_SCHEMA = {
+    "anyOf": [
+        {"type": "string"},
+        IDS_SCHEMA,
+        {"type": "array", "items": {"anyOf": [{"type": "string"}, IDS_SCHEMA]}, "minItems": 1, "maxItems": MAX_PROMPTS},
+    ]
+}
+
+
+class CompletionRequest(SamplingFields):
+    """POST /v1/completions."""
+
+    model: str
+    prompt: Annotated[list[str | list[int]], PlainValidator(_prompts), WithJsonSchema(PROMPTS_SCHEMA)]
+    max_tokens: Annotated[int, Field(ge=0)] | None = None
+    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    echo: bool = False
+
+
+class TokenizeRequest(Strict):
+    """POST /tokenize: plain text, or a conversation as the model would read it."""
+
+    model: str | None = None
+    prompt: Text | None = None
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_the_two(self) -> Self:
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError("send either prompt or messages")
+        return self
+
+
+class DetokenizeRequest(Strict):
+    """POST /detokenize."""
+
+    model: str | None = None
+    tokens: TokenIds
 
 
 class FeedbackRequest(Strict):

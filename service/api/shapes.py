@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 from agent.engine import Token
@@ -29,9 +30,10 @@ def honed(turn: Turn) -> dict[str, Any]:
     return {"interaction_id": turn.id, "checkpoint": turn.checkpoint_id, "uncertainty": turn.uncertainty}
 
 
-def usage(turns: Sequence[Turn]) -> dict[str, Any]:
-    """The prompt counts once, however many choices were asked for."""
-    prompt, completion = len(turns[0].prompt_ids), sum(len(turn.tokens) for turn in turns)
+def usage(turns: Sequence[Turn], num_choices: int) -> dict[str, Any]:
+    """A prompt counts once, however many choices of it were asked for."""
+    prompt = sum(len(turn.prompt_ids) for turn in turns[::num_choices])
+    completion = sum(len(turn.tokens) for turn in turns)
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
@@ -44,3 +46,15 @@ def _token_logprob(token: Token) -> dict[str, Any]:
     top = [{"token": a.text, "bytes": list(a.text.encode()), "logprob": a.logprob} for a in token.top]
     piece = {"token": token.piece, "bytes": list(token.piece.encode()), "logprob": token.logprob}
     return {**piece, "top_logprobs": top}
+
+
+def text_logprobs(tokens: Sequence[Token], first: str | None) -> dict[str, Any]:
+    """The `logprobs` of a completion. `first`: an echoed prompt's first token, which nothing makes likely or not."""
+    pieces = [*([first] if first is not None else []), *(token.piece for token in tokens)]
+    unknown: list[None] = [None] if first is not None else []
+    return {
+        "tokens": pieces,
+        "token_logprobs": [*unknown, *(token.logprob for token in tokens)],
+        "top_logprobs": [*unknown, *({a.text: a.logprob for a in token.top} for token in tokens)],
+        "text_offset": [*accumulate((len(piece) for piece in pieces[:-1]), initial=0)] if pieces else [],
+    }

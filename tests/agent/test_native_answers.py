@@ -12,7 +12,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from agent import sampling
-from agent.engine import Finished, GenerationRequest, Sampling, Token, complete
+from agent.engine import GenerationRequest, Sampling, complete
 from agent.engines.embedded import EmbeddedEngine
 from agent.engines.native import NativeRunner
 from agent.engines.runner import Choice, Figures, Piece
@@ -150,7 +150,8 @@ def test_greedy_answers_are_those_of_float32_as_far_as_rounding_does_not_decide(
     library: ctypes.CDLL, tokenizer: Tokenizer
 ) -> None:
     """Rounding moves this model's logits by 0.026 at most (measured over 320 tokens). Where float32's two likeliest are
-    nearer than 0.06 either may come, and what follows is another text: answers are compared up to the first such place.
+    nearer than 0.06 either may come, and what follows is another text. So whole answers are compared up to the first
+    such place, and beyond it each next token after float32's own text, wherever float32 is sure.
     """
     torch.manual_seed(5)
     config = LlamaConfig(vocab_size=VOCAB, hidden_size=64, intermediate_size=48, num_hidden_layers=2, head_dim=16,
@@ -161,17 +162,21 @@ def test_greedy_answers_are_those_of_float32_as_far_as_rounding_does_not_decide(
     engine = EmbeddedEngine(native(library, wide), tokenizer, max_context=256)
     options = {"do_sample": False, "max_new_tokens": 20, "pad_token_id": 2, "return_dict_in_generate": True}
     num_compared = 0
-    for text in (*PROMPTS, *(f"Question number {number}?" for number in range(12))):
+    for text in (*PROMPTS, *(f"Question number {number}?" for number in range(8))):
         ids = prompt(tokenizer, text)
         given = torch.tensor([ids])
-        theirs = wide.generate(given, attention_mask=torch.ones_like(given), output_logits=True, **options)
-        margins = [float(row[0].topk(2).values.diff().abs()) for row in theirs.logits]
-        num_sure = next((number for number, margin in enumerate(margins) if margin < 0.06), len(margins))
+        told = wide.generate(given, attention_mask=torch.ones_like(given), output_logits=True, **options)
+        theirs = told.sequences[0, len(ids) :].tolist()
+        is_sure = [float(row[0].topk(2).values.diff().abs()) > 0.06 for row in told.logits]
+        num_sure = [*is_sure, False].index(False)
         _, tokens, _ = complete(engine, GenerationRequest(ids, Sampling(max_tokens=20, ignore_eos=True)))
-        assert [token.id for token in tokens][:num_sure] == theirs.sequences[0, len(ids) :].tolist()[:num_sure]
-        num_compared += num_sure
+        assert [token.id for token in tokens][:num_sure] == theirs[:num_sure]
+        for place in (number for number in range(num_sure, 20) if is_sure[number]):
+            request = GenerationRequest((*ids, *theirs[:place]), Sampling(max_tokens=1, ignore_eos=True))
+            assert complete(engine, request)[1][0].id == theirs[place]
+        num_compared += sum(is_sure)
     engine.close(drain_seconds=0)
-    assert num_compared >= 50
+    assert num_compared >= 150
 
 
 def test_twenty_seeded_requests_in_a_mixed_batch_answer_exactly_as_each_alone(
@@ -243,11 +248,3 @@ def test_one_nan_anywhere_in_the_weights_ends_requests_with_an_error(
     engine.close(drain_seconds=0)
     assert (tokens, end.reason) == ([], FinishReason.ERROR)
     assert "NaN or infinite logits" in str(end.error)
-
-
-def test_a_prompt_with_an_unknown_token_ends_with_an_error(engine: EmbeddedEngine) -> None:
-    events: list[Token | Finished] = []
-    engine.submit(GenerationRequest((1, 5000)), events.append)
-    engine.close(drain_seconds=10)
-    assert "IndexError: a token id is outside the vocabulary of 259" in str(engine.fault())
-    assert [type(event) for event in events] == [Finished]

@@ -315,7 +315,7 @@ def test_the_pages_own_origin_is_welcome(shared_desk):
         ("GET", "/../etc/passwd", 404),
         ("GET", "/app.js/..%2f..%2fdaemon.py", 404),
         ("GET", "/docs", 404),
-        ("POST", "/v1/completions", 404),
+        ("POST", "/v1/responses", 404),
         ("GET", "/operator/status", 404),
         ("POST", "/operator/decide", 404),
         ("POST", "/operator/rollback", 404),
