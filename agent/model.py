@@ -118,7 +118,8 @@ def merge_adapter(base: PreTrainedModel, files: Mapping[str, bytes]) -> PreTrain
     model: PreTrainedModel = copy.deepcopy(base)
     modules: dict[str, Any] = dict(model.named_modules())
     for name in adapter.changes():
-        modules[name].weight.data = adapter.merged(modules[name], name)
+        merged = adapter.merged(modules[name], name)  # a parameter of its own: a tied head must not change its twin
+        modules[name].weight = torch.nn.Parameter(merged, requires_grad=False)
     return model
 
 

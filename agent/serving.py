@@ -75,7 +75,7 @@ class ModelLoader:
         if self._library and reason:
             self._library, self.slow_because = None, reason
             self.dtype = choose_dtype(self.device, settings.dtype)
-            self._base = self._base.to(self.dtype)
+            self._base = load_base(files, directory, self.device, self.dtype)  # not widened: that would keep the loss
         self.max_context = min(settings.max_context, int(self._base.config.max_position_embeddings))
 
     @property
@@ -130,7 +130,8 @@ class ModelLoader:
         if self._library is None:
             model = self._base if adapter is None else merge_adapter(self._base, adapter)
             return ReferenceRunner(model, self.num_blocks)
-        weights = pack(self._base, self.max_context + 1, Adapter(self._base, adapter).merged if adapter else None)
+        merged = None if adapter is None else Adapter(self._base, adapter).merged
+        weights = pack(self._base, self.max_context + 1, merged)
         return NativeRunner(self._library, weights, num_blocks=self.num_blocks, threads=self._settings.threads)
 
     def _require_memory(self) -> None:

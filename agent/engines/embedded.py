@@ -185,6 +185,8 @@ class EmbeddedEngine:
         """
         rows, slots, row = [], [], 0
         for slot, piece in work:
+            if piece.is_scored:
+                del slot.scored[piece.position :]  # it may be read again after giving up its place
             for number in range(row, row + piece.num_wanted - piece.is_whole):
                 place = piece.position + number - row + 1
                 num_top = slot.request.prompt_logprobs or 0

@@ -8,6 +8,7 @@ import ctypes
 from array import array
 from collections.abc import Sequence
 
+import numpy
 import torch
 
 from agent.engines.runner import BLOCK, Choice, Figures, Next, Piece
@@ -25,7 +26,8 @@ class NativeRunner:
         self.vocabulary_size, hidden = weights.embedding.shape
         self._width = weights.head.shape[0] * PANEL
         words = num_blocks * weights.kv_heads * weights.head_dim * BLOCK // 2
-        self._cache = [torch.zeros((2, words), dtype=torch.int32) for _ in weights.layers]  # not resident until used
+        # numpy's zeros, not torch's: their pages are not resident until they are used
+        self._cache = [torch.from_numpy(numpy.zeros((2, words), dtype=numpy.int32)) for _ in weights.layers]
         self._layers = (abi.Layer * len(weights.layers))(*map(_layer, weights.layers, self._cache))
         self._logits = torch.empty((0, self._width))
         numbers = (hidden, weights.heads, weights.kv_heads, weights.head_dim, weights.inner, self.vocabulary_size)
@@ -36,6 +38,8 @@ class NativeRunner:
         self._decoder: int | None = library.decoder_new(ctypes.byref(model), threads)
 
     def run(self, pieces: Sequence[Piece]) -> Next:
+        if self._decoder is None:
+            raise RuntimeError("this runner is closed")
         ids = array("i", (token for piece in pieces for token in piece.ids))
         self._require_known(ids, pieces)
         tables = [array("i", piece.blocks) for piece in pieces]

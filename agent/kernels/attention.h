@@ -59,11 +59,12 @@ static void attend_rows(const Cache& cache, int head, const int* blocks, const u
         Floats keep[Rows];
         uint32_t weight[Rows][kBlock / 2];
         for (int r = 0; r < Rows; r++) {
-            Floats seen = lane + b * kBlock <= position[r] ? score[r] : all(-1e30f);
+            const Ints is_seen = lane + b * kBlock <= position[r];
+            Floats seen = is_seen ? score[r] : all(-1e30f);
             float top = maximum(seen);
             top = top > best[r] ? top : best[r];
             keep[r] = exponential(all(best[r] - top));
-            Floats p = exponential(seen - top);
+            Floats p = is_seen ? exponential(seen - top) : Floats{};  // whatever the score: what is behind is not ours
             best[r] = top;
             total[r] = total[r] * keep[r][0] + sum(p);
             store_bfloats(weight[r], p);

@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 SOURCES = Path(__file__).parent
 MAIN = "decoder.cpp"
@@ -15,6 +16,7 @@ COMPILERS = ("c++", "g++", "clang++")
 # Sums keep their order (no -ffast-math): the same row gives the same bits in every batch.
 FLAGS = ("-std=c++20", "-O3", "-march=native", "-fno-math-errno", "-shared", "-fPIC", "-pthread")
 TIMEOUT_SECONDS = 300
+READING: dict[str, Any] = {"capture_output": True, "text": True, "errors": "replace"}
 
 
 class NoKernels(RuntimeError):
@@ -54,10 +56,17 @@ def _digest(compiler: str) -> str:
 
 def _version(compiler: str) -> str:
     try:
-        told = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=30, check=True)
-    except (OSError, subprocess.SubprocessError) as error:
+        told = subprocess.run([compiler, "--version"], timeout=30, check=False, **READING)
+    except (OSError, subprocess.TimeoutExpired) as error:
         raise NoKernels(f"{compiler} does not run: {error}; set CXX to a C++ compiler that does") from error
-    return told.stdout
+    if told.returncode != 0:
+        raise NoKernels(f"{compiler} does not run: {_said(told)}; set CXX to a C++ compiler that does")
+    return str(told.stdout)
+
+
+def _said(done: "subprocess.CompletedProcess[str]") -> str:
+    """The first line of its complaint."""
+    return (done.stderr.strip().splitlines() or ["it said nothing"])[0]
 
 
 def _processor() -> str:
@@ -74,10 +83,9 @@ def _compile(compiler: str, path: Path) -> None:
         made = Path(scratch) / path.name
         command = [compiler, *FLAGS, str(SOURCES / MAIN), "-o", str(made)]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
+            done = subprocess.run(command, timeout=TIMEOUT_SECONDS, check=False, **READING)
         except (OSError, subprocess.TimeoutExpired) as error:
             raise NoKernels(f"{compiler} did not finish: {error}") from error
         if done.returncode != 0:
-            told = (done.stderr.strip().splitlines() or ["it said nothing"])[0]
-            raise NoKernels(f"{compiler} does not compile the kernels: {told}; g++ 12 and clang 15 do")
+            raise NoKernels(f"{compiler} does not compile the kernels: {_said(done)}; g++ 12 and clang 15 do")
         made.replace(path)

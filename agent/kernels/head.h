@@ -57,16 +57,17 @@ struct Choice {
 static inline int32_t choose(const float* logits, int width, const Choice& choice) {
     thread_local std::vector<float> weights;
     weights.resize(width);
+    const float temperature = std::max(choice.temperature, 1e-5f);  // a smaller one would divide to infinity
     const float top = *std::max_element(logits, logits + width);
     double total = 0;
     Floats totals = {};
     int i = 0;
     for (; i + kLanes <= width; i += kLanes) {
-        Floats w = exponential((load(logits + i) - top) / choice.temperature);
+        Floats w = exponential((load(logits + i) - top) / temperature);
         store(&weights[i], w);
         totals += w;
     }
-    for (; i < width; i++) total += weights[i] = exponential(all((logits[i] - top) / choice.temperature))[0];
+    for (; i < width; i++) total += weights[i] = exponential(all((logits[i] - top) / temperature))[0];
     total += sum(totals);
     // What is below `floor` is beyond the nucleus in any case: all of it together weighs less than 1 - top_p.
     const bool is_filtered = choice.top_k || choice.top_p < 1;

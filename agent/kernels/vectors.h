@@ -74,10 +74,10 @@ static inline float maximum(Floats v) {
 static inline Floats larger(Floats a, Floats b) { return a > b ? a : b; }
 static inline Floats smaller(Floats a, Floats b) { return a < b ? a : b; }
 
-// e^x to two units in the last place; 0 below -87, and e^88 above 88. Range reduction and polynomial after Cephes' expf.
+// e^x to two units in the last place; 0 below -87, e^88 above 88, NaN of NaN. Range reduction and polynomial after Cephes' expf.
 static inline Floats exponential(Floats x) {
     const Floats magic = all(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer in the low bits
-    Floats clamped = smaller(larger(x, all(-87.0f)), all(88.0f));
+    Floats clamped = smaller(all(88.0f), larger(all(-87.0f), x));  // in this order a NaN comes through
     Floats shifted = clamped * 1.44269504088896341f + magic;
     Floats n = shifted - magic;
     Floats r = clamped - n * 0.693359375f + n * 2.12194440e-4f;
