@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ class Tokenizer:
     def __init__(self, directory: Path) -> None:
         from transformers import AutoTokenizer
 
+        self._pieces: dict[int, str] = {}
         self.inner: Any = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
         if not self.inner.chat_template:
             raise ValueError(f"{directory} has no chat template; choose an instruction-tuned model")
@@ -50,11 +51,21 @@ class Tokenizer:
         return AnsweredIds((*prompt, *said), len(prompt))
 
     def text(self, ids: Sequence[int]) -> str:
-        return str(self.inner.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        return str(self._decode(ids, skip_special_tokens=True))
 
     def piece(self, token_id: int) -> str:
         """One token by itself, as shown beside its logprob."""
-        return str(self.inner.decode([token_id], clean_up_tokenization_spaces=False))
+        found = self._pieces.get(token_id)
+        if found is None:
+            found = self._pieces[token_id] = str(self._decode([token_id], skip_special_tokens=False))
+        return found
+
+    @cached_property
+    def _decode(self) -> Any:
+        """The tokenizer's own decoding, without the layers that transformers puts around it: it runs for each token."""
+        if self.inner.is_fast:
+            return self.inner.backend_tokenizer.decode
+        return partial(self.inner.decode, clean_up_tokenization_spaces=False)
 
 
 class TextStream:

@@ -8,6 +8,7 @@ from datetime import datetime
 from functools import cached_property
 
 import structlog
+import uvloop
 from fastapi import FastAPI
 
 from agent.embedding import SentenceEmbedder
@@ -250,7 +251,7 @@ class Daemon:
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then drain and close everything in the reverse order."""
         try:
-            asyncio.run(self._serve())
+            uvloop.run(self._serve())
         finally:
             self.close()
 

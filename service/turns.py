@@ -4,9 +4,11 @@ import asyncio
 import hashlib
 import time
 import uuid
+from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import structlog
 
@@ -118,18 +120,40 @@ class Turn:
         return tuple(TokenTrace(token.id, token.logprob, token.entropy) for token in self.tokens)
 
 
+class Mailbox:
+    """From the engine's thread to the event loop: one call wakes it for all events of a step, not one for each."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._letters: deque[tuple[asyncio.Queue[tuple[int, Event]], int, Event]] = deque()
+        self._is_called = False
+
+    def put(self, queue: "asyncio.Queue[tuple[int, Event]]", index: int, event: Event) -> None:
+        """On the engine's thread."""
+        self._letters.append((queue, index, event))
+        if not self._is_called:
+            self._is_called = True
+            self._loop.call_soon_threadsafe(self._hand_out)
+
+    def _hand_out(self) -> None:
+        self._is_called = False  # first: what comes from here on calls again
+        while self._letters:
+            queue, index, event = self._letters.popleft()
+            queue.put_nowait((index, event))
+
+
 class Asked:
     """The turns of one request, all from one checkpoint, and their events in the order they come."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, mailbox: Mailbox) -> None:
         self.turns: list[Turn] = []
         self._metrics = metrics
-        self._loop = asyncio.get_running_loop()
+        self._mailbox = mailbox
         self._events: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
 
     def listener(self, index: int) -> Listener:
         """For the engine's thread."""
-        return lambda event: self._put(index, event)
+        return lambda event: self._mailbox.put(self._events, index, event)
 
     async def events(self) -> AsyncIterator[tuple[Turn, Event]]:
         """Tokens and ends, until every turn has ended."""
@@ -154,9 +178,6 @@ class Asked:
                 self._metrics.first_token(now - turn.started)
             turn.newest_at = now
 
-    def _put(self, index: int, event: Event) -> None:
-        self._loop.call_soon_threadsafe(self._events.put_nowait, (index, event))
-
 
 class Turns:
     """Starts turns on whatever serves, and makes them durable."""
@@ -165,6 +186,7 @@ class Turns:
         self._serving = serving
         self._interactions = interactions
         self._metrics = metrics
+        self._mailboxes: WeakKeyDictionary[asyncio.AbstractEventLoop, Mailbox] = WeakKeyDictionary()
 
     def start(self, principal: str, questions: Sequence[Question]) -> Asked:
         """Submit them all to one checkpoint. EngineBusy when the queue is full, and then none of them runs;
@@ -176,7 +198,7 @@ class Turns:
             return self._start(self._serving.current, principal, questions)
 
     def _start(self, served: ServedModel, principal: str, questions: Sequence[Question]) -> Asked:
-        asked = Asked(self._metrics)
+        asked = Asked(self._metrics, self._mailbox_here())
         now, monotonic = time.time(), time.monotonic()
         try:
             for index, question in enumerate(questions):
@@ -189,6 +211,14 @@ class Turns:
             asked.abandon()
             raise
         return asked
+
+    def _mailbox_here(self) -> Mailbox:
+        """The running loop's. The two servers share one loop; tests may come with others."""
+        loop = asyncio.get_running_loop()
+        mailbox = self._mailboxes.get(loop)
+        if mailbox is None:
+            mailbox = self._mailboxes[loop] = Mailbox()
+        return mailbox
 
     async def save(self, turns: Sequence[Turn]) -> None:
         """Durable on return, also when the client went away meanwhile: a cancelled wait must not cancel the write.

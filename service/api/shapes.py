@@ -8,10 +8,12 @@ from typing import Any
 from agent.engine import Token
 from service.turns import Turn
 
+encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+
 
 def event(value: dict[str, Any]) -> str:
     """One server-sent event."""
-    return f"data: {json.dumps(value, ensure_ascii=False, allow_nan=False)}\n\n"
+    return f"data: {encode(value)}\n\n"
 
 
 def envelope(turn: Turn, model_name: str, kind: str, prefix: str) -> dict[str, Any]:
