@@ -1,0 +1,213 @@
+"""How fast we serve beside others, on this machine and in this hour: `make bench-peers`
+
+Each server is started by itself with the same weights and asked the same by the same client: greedy, streaming,
+128 tokens after a prompt of about 100, all prompts different. Two rounds; the better one counts, for everybody.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from tests.benchmarks import machine, own, peers
+from tests.benchmarks.load import Endpoint, Reply, ask, percentile, streams
+
+LEVELS = (1, 8, 32)
+TOKENS = 128
+ROUNDS = 2
+PORT = 4711
+WEIGHT_BYTES = 2 * 134_515_008
+WORDS = (
+    *("boats", "rivers", "castles", "trains", "bread", "mountains", "gardens", "clocks", "birds", "maps", "ships"),
+    *("lamps", "letters", "bridges", "music", "stones", "winters", "horses", "markets", "islands", "towers", "forests"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """Figures at one number of streams; times in seconds."""
+
+    streams: int
+    decode: float  # tokens a second, all streams together, from the first token of any to the last of all
+    first_p50: float
+    first_p95: float
+    next_p50: float
+    next_p95: float
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One server's line."""
+
+    name: str
+    levels: tuple[Level, ...]
+    prefill: float  # prompt tokens a second, one request of about 480
+    resident_bytes: int
+
+
+def story(number: int, words: int = 60) -> list[dict[str, str]]:
+    """A question that nothing else shares more than its first words with, and that a long answer fits."""
+    chosen = " ".join(WORDS[(number * 7 + place * 3 + place * place) % len(WORDS)] for place in range(words))
+    return [{"role": "user", "content": f"{number}: write a very long and detailed story about {chosen}."}]
+
+
+def body(number: int, *, tokens: int = TOKENS, words: int = 60) -> dict[str, Any]:
+    return {
+        "messages": story(number, words),
+        "max_tokens": tokens,
+        "temperature": 0,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+
+
+async def level(endpoint: Endpoint, count: int, first_number: int) -> Level:
+    """One round of `count` streams at once. RuntimeError when one fails."""
+    replies, _ = await streams(endpoint, [body(first_number + number) for number in range(count)], count)
+    _require_whole(replies)
+    began, ended = min(r.times[0] for r in replies), max(r.times[-1] for r in replies)
+    firsts = [reply.times[0] for reply in replies]
+    gaps = [later - sooner for r in replies for sooner, later in zip(r.times, r.times[1:], strict=False)]
+    tokens = sum((reply.num_tokens or len(reply.times)) - 1 for reply in replies)
+    return Level(
+        count,
+        tokens / (ended - began),
+        percentile(firsts, 0.5),
+        percentile(firsts, 0.95),
+        percentile(gaps, 0.5),
+        percentile(gaps, 0.95),
+    )
+
+
+def _require_whole(replies: list[Reply]) -> None:
+    broken = [reply for reply in replies if not reply.is_whole or not reply.times]
+    if broken:
+        raise RuntimeError(f"{len(broken)} of {len(replies)} requests failed: {broken[0].status} {broken[0].error}")
+
+
+async def measure(running: peers.Running) -> Figures:
+    endpoint = Endpoint(running.url, running.peer.model)
+    number = 1000
+    await ask(endpoint, body(number, tokens=16))
+    levels = []
+    for count in LEVELS:
+        rounds = []
+        for _ in range(ROUNDS):
+            number += count
+            rounds.append(await level(endpoint, count, number))
+        levels.append(max(rounds, key=lambda one: one.decode))
+    prefills = []
+    for _ in range(3):
+        number += 1
+        reply = await ask(endpoint, body(number, tokens=1, words=380))
+        _require_whole([reply])
+        prefills.append(reply.times[0])
+    return Figures(running.peer.name, tuple(levels), PREFILL_TOKENS / min(prefills), running.resident_bytes())
+
+
+PREFILL_TOKENS = 480  # what the prefill question comes to, within a few
+
+
+def show(console: Console, found: list[Figures], here: machine.Machine) -> None:
+    """The table, and what was aimed at."""
+    grid = Table(title=f"Serving SmolLM2-135M on {here}", title_justify="left")
+    for name in ("server", "tok/s: 1", "8", "32", "prefill", "TTFT p50/p95 ms: 1", "8", "32"):
+        grid.add_column(name, justify="right")
+    for name in ("next token p50/p95 ms: 1", "8", "32", "RSS MiB", "of read speed"):
+        grid.add_column(name, justify="right")
+    for one in found:
+        share = one.levels[0].decode * WEIGHT_BYTES / (here.read_gb_per_second * 1e9)
+        grid.add_row(
+            one.name,
+            *(f"{at.decode:.0f}" for at in one.levels),
+            f"{one.prefill:.0f}",
+            *(f"{at.first_p50 * 1e3:.0f}/{at.first_p95 * 1e3:.0f}" for at in one.levels),
+            *(f"{at.next_p50 * 1e3:.0f}/{at.next_p95 * 1e3:.0f}" for at in one.levels),
+            f"{one.resident_bytes >> 20}",
+            f"{share:.0%}",
+        )
+    console.print(grid)
+    for line in goals(found):
+        console.print(line)
+
+
+def goals(found: list[Figures]) -> list[str]:
+    """Each goal with its figure, met or not."""
+    by_name = {one.name: one for one in found}
+    ours = by_name["honed"]
+    wanted = (
+        ("llama.cpp bf16", (0.9, 1.5, 1.5), 2.0),
+        ("vLLM CPU", (1.0, 2.0, 2.0), None),
+        ("transformers serve", (2.5, 10.0, 1.0), None),
+        ("llama.cpp Q8_0", (0.0, 1.0, 1.0), None),
+    )
+    lines = []
+    for name, factors, prefill in wanted:
+        if name not in by_name:
+            continue
+        theirs = by_name[name]
+        pairs = zip(ours.levels, theirs.levels, factors, strict=True)
+        lines += [
+            _goal(f"{name}, {a.streams} streams", a.decode / b.decode, factor) for a, b, factor in pairs if factor
+        ]
+        if prefill:
+            lines.append(_goal(f"{name}, prefill", ours.prefill / theirs.prefill, prefill))
+    return lines
+
+
+def _goal(name: str, ratio: float, factor: float) -> str:
+    return f"{'met   ' if ratio >= factor else 'MISSED'}  {ratio:5.2f} × {name} (aim {factor:g})"
+
+
+def all_peers(threads: int, cache: Path) -> list[peers.Peer]:
+    model, most = own.base_directory(), max(LEVELS)
+    return [
+        own.honed(threads),
+        *peers.llama_cpp(cache, own.gguf(), threads, most),
+        peers.vllm(cache, model, threads, most),
+        peers.transformers(cache, model, threads),
+    ]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="*", help="measure only servers whose names begin so; honed always")
+    parser.add_argument("--json", type=Path, help="write the figures there too")
+    chosen = parser.parse_args()
+    console, threads = Console(), os.cpu_count() or 1
+    own.CACHE.mkdir(parents=True, exist_ok=True)
+    found: list[Figures] = []
+    with Progress(console=console) as progress, tempfile.TemporaryDirectory() as logs:
+        task = progress.add_task("looking at the machine", total=None)
+        here = machine.look(threads)
+        progress.update(task, description="building the servers (once, about ten minutes)")
+        servers = [p for p in all_peers(threads, own.CACHE) if _is_wanted(p.name, chosen.only)]
+        progress.update(task, total=len(servers))
+        for peer in servers:
+            progress.update(task, description=peer.name)
+            with peers.running(peer, PORT, Path(logs) / "log") as running:
+                found.append(asyncio.run(measure(running)))
+            progress.advance(task)
+    show(console, found, here)
+    if chosen.json:
+        chosen.json.write_text(
+            json.dumps({"machine": asdict(here), "servers": [asdict(one) for one in found]}, indent=1)
+        )
+    return 0
+
+
+def _is_wanted(name: str, only: list[str] | None) -> bool:
+    return name == "honed" or not only or any(name.lower().startswith(part.lower()) for part in only)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
