@@ -38,6 +38,7 @@ class Sampling:
 class GenerationRequest:
     """Prompt token ids and how to continue them. Work on a prompt is shared only between requests of one `caller`.
 
+    `grammar` (see `agent.grammar`) is the form the answer must have; empty: any.
     `prompt_logprobs`: also say how likely the prompt itself was, with so many alternatives; then `max_tokens` may be 0.
     """
 
@@ -45,6 +46,7 @@ class GenerationRequest:
     sampling: Sampling = Sampling()
     caller: str = ""
     prompt_logprobs: int | None = None
+    grammar: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +143,9 @@ class Engine(Protocol):
 
     def stats(self) -> EngineStats:
         """Gauges and counters, for metrics."""
+
+    def use_threads(self, count: int) -> None:
+        """Make room on this machine for others, or take it again. An engine elsewhere has nothing to do."""
 
     def last_token_at(self) -> float | None:
         """Monotonic time of the newest token; None before the first."""

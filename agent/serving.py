@@ -21,6 +21,7 @@ from agent.engines.embedded import EmbeddedEngine
 from agent.engines.native import NativeRunner
 from agent.engines.reference import ReferenceRunner
 from agent.engines.runner import BLOCK, Runner
+from agent.grammar import Grammars
 from agent.kernels import abi, build
 from agent.kernels.weights import pack, why_not
 from agent.model import Adapter, choose_device, choose_dtype, load_base, merge_adapter
@@ -76,6 +77,7 @@ class ModelLoader:
             self._library, self.slow_because = None, reason
             self.dtype = choose_dtype(self.device, settings.dtype)
             self._base = load_base(files, directory, self.device, self.dtype)  # not widened: that would keep the loss
+        self.grammars = Grammars(self.tokenizer.inner, self.vocabulary_size)
         self.max_context = min(settings.max_context, int(self._base.config.max_position_embeddings))
 
     @property
@@ -106,6 +108,7 @@ class ModelLoader:
             max_batch=self._settings.max_batch,
             max_waiting=self._settings.max_waiting,
             max_context=self.max_context,
+            grammars=self.grammars,
         )
         served = ServedModel(checkpoint_id, engine)
         try:
@@ -166,6 +169,7 @@ class Serving:
         self.num_swaps = 0
         self.num_cut = 0  # requests that a swap's deadline ended
         self._retired = EngineStats()
+        self._num_threads: int | None = None
 
     @property
     def current(self) -> ServedModel:
@@ -176,10 +180,20 @@ class Serving:
     def flip(self, new: ServedModel) -> ServedModel:
         """From now on `new` answers; returns the old one, still finishing its requests, for the caller to drain."""
         with self._lock:
+            if self._num_threads is not None:
+                new.engine.use_threads(self._num_threads)
             old, self._current = self._current, new
             self._draining.append(old)
             self.num_swaps += 1
         return old
+
+    def use_threads(self, count: int) -> None:
+        """For whatever serves now and comes later."""
+        with self._lock:
+            if count != self._num_threads:
+                self._num_threads = count
+                for served in (self._current, *self._draining):
+                    served.engine.use_threads(count)
 
     def retire(self, old: ServedModel, num_cut: int) -> None:
         """It is closed: of its figures only the counters are kept."""

@@ -43,6 +43,11 @@ class Settings(BaseSettings):
     device: str = Field("auto", description="auto, cpu, cuda or mps")
     dtype: Literal["auto", "bfloat16", "float32"] = Field("auto", description="precision of the weights when serving")
     threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, description="CPU threads of serving")
+    threads_beside_training: int = Field(
+        default_factory=lambda: max(1, (os.cpu_count() or 1) // 2),
+        ge=1,
+        description="CPU threads of serving while a run trains or is evaluated",
+    )
     train_threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, description="CPU threads of training")
     train_nice: int = Field(15, ge=0, le=19, description="how far training steps back from serving")
     train_timeout_seconds: int = Field(4 * 3600, gt=0, description="a training or evaluation past this is stopped")

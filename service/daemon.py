@@ -1,6 +1,7 @@
 """The one place that wires the program: builds every part, starts and stops them in order, and waits for a signal."""
 
 import asyncio
+import gc
 import signal
 import time
 from collections.abc import Callable
@@ -157,7 +158,7 @@ class Daemon:
 
     def _timers(self) -> list[Timer]:
         timers = [
-            Timer("advance", ADVANCE_SECONDS, self.cycle.advance, is_immediate=True),
+            Timer("advance", ADVANCE_SECONDS, self._advance, is_immediate=True),
             Timer("score", self.settings.score_interval_seconds, self._score),
             Timer("train", self.settings.train_interval_seconds, self._consider_training),
             Timer("health", HEALTH_SECONDS, self._look_after),
@@ -221,6 +222,15 @@ class Daemon:
 
     # ── timers ───────────────────────────────────────────────────────────────────────────────────────────────────
 
+    def _advance(self) -> None:
+        """Bring runs forward, and share the cores: a step's threads wait for each other, so one that a training process
+        keeps from its core holds up all.
+        """
+        self.cycle.advance()
+        is_learning = bool(self.stores.runs.unfinished())
+        s = self.settings
+        self.rollout.serving.use_threads(min(s.threads, s.threads_beside_training) if is_learning else s.threads)
+
     def _score(self) -> None:
         if self.stores.interactions.unscored(1):
             self.scoring.score_new()
@@ -250,6 +260,8 @@ class Daemon:
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then drain and close everything in the reverse order."""
+        gc.collect()
+        gc.freeze()  # what is loaded by now stays: a full collection would stop every answer for a tenth of a second
         try:
             uvloop.run(self._serve())
         finally:

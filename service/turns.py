@@ -41,6 +41,7 @@ class Question:
     prompt_ids: tuple[int, ...]
     sampling: Sampling
     prompt_logprobs: int | None = None
+    grammar: str = ""
 
 
 @dataclass(slots=True)
@@ -203,7 +204,7 @@ class Turns:
         try:
             for index, question in enumerate(questions):
                 request = GenerationRequest(
-                    question.prompt_ids, question.sampling, caller=principal, prompt_logprobs=question.prompt_logprobs
+                    question.prompt_ids, question.sampling, principal, question.prompt_logprobs, question.grammar
                 )
                 ticket = served.engine.submit(request, asked.listener(index))
                 asked.turns.append(Turn(uuid.uuid4().hex, principal, question, served, now, monotonic, ticket, index))

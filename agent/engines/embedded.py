@@ -30,6 +30,7 @@ from agent.engine import (
 from agent.engines.blocks import BlockPool, blocks_for
 from agent.engines.runner import Next, Piece, Runner
 from agent.engines.scheduler import Budget, Scheduler, Sequence
+from agent.grammar import Grammars, Matcher
 from agent.sampling import adjust, choice, is_greedy, is_plain, top_choices
 from agent.tokenizer import TextStream, Tokenizer
 from store.records import FinishReason
@@ -44,6 +45,7 @@ class _Slot(Sequence):
     listener: Listener
     text: TextStream
     seed: int
+    matcher: Matcher | None = None  # where the answer stands in the form it must have
     counts: Counter[int] = field(default_factory=Counter)  # what the answer has said; kept only for penalties
     scored: list[Token] = field(default_factory=list)  # of the prompt, where that was asked
     is_cancelled: threading.Event = field(default_factory=threading.Event)
@@ -64,6 +66,7 @@ class EmbeddedEngine:
         max_waiting: int = 64,
         max_context: int = 4096,
         budget: Budget = Budget(),  # noqa: B008 - frozen
+        grammars: Grammars | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if blocks_for(max_context + 1) > runner.num_blocks:
@@ -74,6 +77,7 @@ class EmbeddedEngine:
         self.max_context = max_context
         self._runner = runner
         self._tokenizer = tokenizer
+        self._grammars = grammars or Grammars(tokenizer.inner, runner.vocabulary_size)
         self._waiting: queue.Queue[_Slot] = queue.Queue(max_waiting)
         self._scheduler: Scheduler[_Slot] = Scheduler(BlockPool(runner.num_blocks), max_batch=max_batch, budget=budget)
         self._open: set[_Slot] = set()  # every request that has not been told its end
@@ -81,6 +85,7 @@ class EmbeddedEngine:
         self._last_token_at: float | None = None
         self._num_prompt = self._num_generated = 0
         self._busy_seconds = 0.0
+        self._num_threads: int | None = None  # asked for, and not yet told to the runner
         self._fault: str | None = None
         self._is_draining = False
         self._must_stop = threading.Event()
@@ -92,7 +97,8 @@ class EmbeddedEngine:
         self._require_possible(request)
         seed = request.sampling.seed if request.sampling.seed is not None else secrets.randbits(63)
         text = TextStream(self._tokenizer, request.sampling.stop)
-        slot = _Slot(request, listener=listener, text=text, seed=seed)
+        matcher = self._grammars.matcher(request.grammar) if request.grammar else None
+        slot = _Slot(request, listener=listener, text=text, seed=seed, matcher=matcher)
         with self._lock:
             if self._is_draining or self._fault:
                 raise EngineClosed(self._fault or "this engine is being replaced; send the request again")
@@ -131,6 +137,9 @@ class EmbeddedEngine:
             busy_seconds=self._busy_seconds,
         )
 
+    def use_threads(self, count: int) -> None:
+        self._num_threads = count
+
     def last_token_at(self) -> float | None:
         return self._last_token_at
 
@@ -166,6 +175,9 @@ class EmbeddedEngine:
         """One round: schedule, run, postprocess."""
         self._admit()
         self._drop_cancelled()
+        threads, self._num_threads = self._num_threads, None
+        if threads is not None:
+            self._runner.use_threads(threads)
         work = self._scheduler.schedule()
         if not work:
             return
@@ -227,8 +239,10 @@ class EmbeddedEngine:
         drawn, rows, choices = [], [], []
         for number, slot in enumerate(slots):
             sampling, logits = slot.request.sampling, coming.logits[number]
-            if not is_plain(sampling):
+            if slot.matcher or not is_plain(sampling):
                 logits = adjust(logits, sampling, slot.counts)
+                if slot.matcher:
+                    slot.matcher.forbid(logits)
                 chosen[number] = int(logits.argmax())
             if not is_greedy(sampling):
                 drawn.append(number)
@@ -244,6 +258,11 @@ class EmbeddedEngine:
         sampling = slot.request.sampling
         if not slot.num_generated:
             self._num_prompt += len(slot.request.prompt_ids)
+        if slot.matcher:
+            slot.matcher.take(token_id)
+            if fault := slot.matcher.fault():
+                self._finish(slot, FinishReason.ERROR, f"the answer cannot follow its form any further: {fault}")
+                return
         if token_id in self._tokenizer.eos_ids and not sampling.ignore_eos:
             self._finish(slot, FinishReason.STOP)
             return
@@ -272,9 +291,9 @@ class EmbeddedEngine:
             if slot.is_cancelled.is_set():
                 self._finish(slot, FinishReason.DISCONNECT)
 
-    def _finish(self, slot: _Slot, reason: FinishReason) -> None:
+    def _finish(self, slot: _Slot, reason: FinishReason, error: str | None = None) -> None:
         self._scheduler.remove(slot)
-        self._end(slot, reason)
+        self._end(slot, reason, error)
 
     def _end(self, slot: _Slot, reason: FinishReason, error: str | None = None) -> None:
         """Tell a request its end, once: it is no longer open, whatever its listener does."""

@@ -63,6 +63,10 @@ class NativeRunner:
         self._library.decoder_choose(self._decoder, logits.buffer_info()[0], settings, count, chosen)
         return list(chosen)
 
+    def use_threads(self, count: int) -> None:
+        if self._decoder is not None:
+            self._library.decoder_use_threads(self._decoder, count)
+
     def close(self) -> None:
         if self._decoder is not None:
             self._library.decoder_delete(self._decoder)

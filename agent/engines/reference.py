@@ -39,6 +39,9 @@ class ReferenceRunner:
     def choose(self, rows: Sequence[torch.Tensor], choices: Sequence[Choice]) -> list[int]:
         return [choose(row, choice) for row, choice in zip(rows, choices, strict=True)]
 
+    def use_threads(self, count: int) -> None:
+        """It shares torch's threads with the process."""
+
     def close(self) -> None:
         self._pages = []
 

@@ -79,5 +79,8 @@ class Runner(Protocol):
     def choose(self, rows: Sequence[torch.Tensor], choices: Sequence[Choice]) -> list[int]:
         """A token id for each row of logits (V,), float32."""
 
+    def use_threads(self, count: int) -> None:
+        """Compute on so many CPU threads from now on, where this runner has threads of its own. Between runs only."""
+
     def close(self) -> None:
         """Give the memory back."""

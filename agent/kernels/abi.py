@@ -44,9 +44,10 @@ def load(path: Path) -> ctypes.CDLL:
     library.decoder_new.restype = c_void_p
     library.decoder_new.argtypes = (POINTER(Model), c_int32)
     library.decoder_delete.argtypes = (c_void_p,)
+    library.decoder_use_threads.argtypes = (c_void_p, c_int32)
     library.decoder_forward.argtypes = (c_void_p, c_void_p, c_int32, c_void_p, c_int32)
     library.decoder_head.argtypes = (c_void_p, c_void_p, c_int32, c_void_p, c_void_p)
     library.decoder_choose.argtypes = (c_void_p, c_void_p, c_void_p, c_int32, c_void_p)
-    for name in ("decoder_delete", "decoder_forward", "decoder_head", "decoder_choose"):
+    for name in ("decoder_delete", "decoder_use_threads", "decoder_forward", "decoder_head", "decoder_choose"):
         getattr(library, name).restype = None
     return library

@@ -185,6 +185,7 @@ struct Decoder {
 
 extern "C" {
 Decoder* decoder_new(const Model* model, int threads) { return new Decoder(*model, threads); }
+void decoder_use_threads(Decoder* decoder, int count) { decoder->team.use(count); }
 void decoder_delete(Decoder* decoder) { delete decoder; }
 
 // Runs `rows` tokens through all layers; their keys and values are then in the cache, their states in `residual`.

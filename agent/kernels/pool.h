@@ -1,12 +1,14 @@
 // A team of threads that runs one function together, with barriers between its phases.
 // Waiting spins for some microseconds and then sleeps, so that a busy neighbour on the same cores costs little.
 #pragma once
+#include <algorithm>
 #include <atomic>
 #include <functional>
 #include <thread>
 #include <vector>
 
 constexpr int kSpins = 2000;
+constexpr int kMost = 255;  // members
 
 static inline void relax() {
 #if defined(__x86_64__)
@@ -27,25 +29,27 @@ static inline void await_change(std::atomic<uint32_t>& value, uint32_t old) {
 
 class Team {
   public:
-    explicit Team(int size) : size_(size) {
-        for (int rank = 1; rank < size; rank++) workers_.emplace_back([this] { work(); });
+    explicit Team(int size) : active_(std::clamp(size, 1, kMost)) {
+        size = active_;
+        for (int rank = 1; rank < size; rank++) workers_.emplace_back([this, rank] { work(rank); });
     }
     ~Team() {
-        function_ = nullptr;
-        start();
+        start(0);
         for (auto& worker : workers_) worker.join();
     }
-    // Every member, the caller among them, runs `function`; returns when all have.
+    // How many take part from the next run on, the caller among them; the others sleep. Not during a run.
+    void use(int count) { active_ = std::clamp(count, 1, std::min((int)workers_.size() + 1, kMost)); }
+    // Every active member, the caller among them, runs `function`; returns when all have.
     void run(const std::function<void()>& function) {
         function_ = &function;
-        start();
+        start(active_);
         function();
         barrier();
     }
     // Waits for the whole team, and makes the next `claim` begin at 0.
     void barrier() {
         uint32_t generation = generation_.load(std::memory_order_acquire);
-        if (arrived_.fetch_add(1, std::memory_order_acq_rel) == size_ - 1) {
+        if (arrived_.fetch_add(1, std::memory_order_acq_rel) == active_ - 1) {
             arrived_.store(0, std::memory_order_relaxed);
             next_.store(0, std::memory_order_relaxed);
             generation_.fetch_add(1, std::memory_order_acq_rel);
@@ -64,20 +68,24 @@ class Team {
     }
 
   private:
-    void start() {
-        round_.fetch_add(1, std::memory_order_acq_rel);
+    // A round's word is its number and how many take part, 0 to end: a member that wakes late cannot mix up two rounds.
+    void start(int active) {
+        uint32_t number = round_.load(std::memory_order_relaxed) / (kMost + 1) + 1;
+        round_.store(number * (kMost + 1) + active, std::memory_order_release);
         round_.notify_all();
     }
-    void work() {
+    void work(int rank) {
         for (uint32_t seen = 0;;) {
             await_change(round_, seen);
-            seen++;
-            if (!function_) return;
+            seen = round_.load(std::memory_order_acquire);
+            const int active = seen % (kMost + 1);
+            if (active == 0) return;
+            if (rank >= active) continue;
             (*function_)();
             barrier();
         }
     }
-    const int size_;
+    int active_;
     const std::function<void()>* function_ = nullptr;
     std::vector<std::thread> workers_;
     alignas(64) std::atomic<uint32_t> round_{0};

@@ -40,6 +40,7 @@ class Prompt:
 
     messages: tuple[Mapping[str, Any], ...]
     ids: tuple[int, ...]
+    grammar: str = ""
 
 
 def start(
@@ -70,7 +71,7 @@ def start(
             )
         for index in range(body.n or 1):
             settings = sampling(parts, body, min(asked_tokens, room), top_logprobs, index)
-            questions.append(Question(prompt.messages, prompt.ids, settings, prompt_logprobs))
+            questions.append(Question(prompt.messages, prompt.ids, settings, prompt_logprobs, prompt.grammar))
     return parts.turns.start(principal, questions)
 
 

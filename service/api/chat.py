@@ -5,14 +5,17 @@ from contextlib import aclosing
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from agent.engine import Finished, Token
+from agent.grammar import CALL_BEGIN
 from service.api import shapes
 from service.api.asking import CHECKPOINT_HEADER, Prompt, collect, failure, follow, principal_of, require_model, start
 from service.api.errors import ApiError
 from service.api.parts import Parts
 from service.api.schemas import ChatRequest
+from service.api.tools import calls_of, form_of, offered, written_out
 from service.turns import Asked, Turn
 from store.records import FinishReason
 
@@ -32,7 +35,8 @@ def router(parts: Parts) -> APIRouter:
 
     @routes.post("/v1/chat/completions")
     async def chat(body: ChatRequest, request: Request) -> Response:
-        asked = _start(parts, body, principal_of(request))
+        form = await compiled(parts, body)
+        asked = _start(parts, body, form, principal_of(request))
         headers = {CHECKPOINT_HEADER: asked.turns[0].checkpoint_id}
         if body.stream:
             return StreamingResponse(_stream(parts, asked, body), media_type="text/event-stream", headers=headers)
@@ -42,18 +46,32 @@ def router(parts: Parts) -> APIRouter:
     return routes
 
 
-def _start(parts: Parts, body: ChatRequest, principal: str) -> Asked:
+async def compiled(parts: Parts, body: ChatRequest) -> str:
+    """The answer's form, compiled beside the event loop: that can take a second. 400 when it cannot be."""
+    try:
+        form = form_of(body)
+        if form:
+            await run_in_threadpool(parts.loader.grammars.matcher, form)
+    except ValueError as error:
+        param = "tools" if body.tools else "response_format"
+        raise ApiError(400, f"{param}: {error}", param=param, code="invalid_value") from None
+    return form
+
+
+def _start(parts: Parts, body: ChatRequest, form: str, principal: str) -> Asked:
     require_model(parts, body.model)
-    messages = tuple({"role": message.role, "content": message.content} for message in body.messages)
-    if body.messages[-1].role != "user":
-        raise ApiError(400, "messages: the last one must be the user's", param="messages", code="invalid_value")
+    messages = written_out(body)
+    if body.messages[-1].role not in ("user", "tool"):
+        raise ApiError(
+            400, "messages: the last one must be the user's or a tool's", param="messages", code="invalid_value"
+        )
     if body.top_logprobs is not None and not body.logprobs:
         raise ApiError(400, "top_logprobs needs logprobs: true", param="top_logprobs", code="invalid_value")
     return start(
         parts,
         principal,
         body,
-        [Prompt(messages, tuple(parts.loader.tokenizer.chat_ids(messages)))],
+        [Prompt(messages, tuple(parts.loader.tokenizer.chat_ids(messages)), form)],
         param="messages",
         asked_tokens=body.max_completion_tokens or body.max_tokens,
         top_logprobs=body.top_logprobs or 0,
@@ -80,10 +98,12 @@ def _completion(parts: Parts, turns: list[Turn], body: ChatRequest) -> dict[str,
 
 
 def _choice(turn: Turn, body: ChatRequest) -> dict[str, Any]:
+    said, calls = calls_of(turn.reply, offered(body))
+    message = {"role": "assistant", "content": None if calls and not said else said}
     return {
         "index": turn.index,
-        "message": {"role": "assistant", "content": turn.reply},
-        "finish_reason": turn.end.reason.value if turn.end else None,
+        "message": {**message, "tool_calls": calls} if calls else message,
+        "finish_reason": "tool_calls" if calls else turn.end.reason.value if turn.end else None,
         "logprobs": shapes.chat_logprobs(turn.tokens) if body.logprobs else None,
         "honed": shapes.honed(turn),
     }
@@ -94,8 +114,11 @@ async def _stream(parts: Parts, asked: Asked, body: ChatRequest) -> AsyncIterato
     chunk = _Chunks(parts, asked.turns[0])
     for turn in asked.turns:
         yield chunk.of(turn, {"role": "assistant", "content": ""})
+    has_tools = bool(offered(body))
     async with aclosing(follow(parts, asked)) as events:
         async for turn, event in events:
+            if has_tools and turn.reply.startswith(CALL_BEGIN[: len(turn.reply) or 1]):
+                continue  # a call is told whole, at the end
             if isinstance(event, Token) and (event.text or body.logprobs):
                 logprobs = shapes.chat_logprobs([event]) if body.logprobs else None
                 yield chunk.of(turn, {"content": event.text}, logprobs=logprobs)
@@ -109,9 +132,14 @@ def _ending(chunk: "_Chunks", turns: list[Turn], body: ChatRequest) -> list[str]
         end = turn.end or Finished(FinishReason.ERROR)
         if end.reason is FinishReason.ERROR:
             return [shapes.event(failure(turn).body), "data: [DONE]\n\n"]
-        if end.text:
+        said, calls = calls_of(turn.reply, offered(body))
+        if calls or (offered(body) and turn.reply.startswith(CALL_BEGIN[:1])):
+            numbered = [{"index": number, **call} for number, call in enumerate(calls)]
+            lines.append(chunk.of(turn, {"tool_calls": numbered} if calls else {"content": said}))
+        elif end.text:
             lines.append(chunk.of(turn, {"content": end.text}))
-        lines.append(chunk.of(turn, {}, finish_reason=end.reason.value, honed=shapes.honed(turn)))
+        reason = "tool_calls" if calls else end.reason.value
+        lines.append(chunk.of(turn, {}, finish_reason=reason, honed=shapes.honed(turn)))
     if body.stream_options is not None and body.stream_options.include_usage:
         whole = {
             **chunk.beginning,
@@ -132,7 +160,7 @@ class _Chunks:
     def of(
         self,
         turn: Turn,
-        delta: dict[str, str],
+        delta: dict[str, Any],
         *,
         finish_reason: str | None = None,
         logprobs: Any = None,

@@ -37,7 +37,7 @@ def router(parts: Parts) -> APIRouter:
         require_model(parts, body.model or parts.model_name)
         tokenizer = parts.loader.tokenizer
         if body.messages is not None:
-            ids = tokenizer.chat_ids([{"role": m.role, "content": m.content} for m in body.messages])
+            ids = tokenizer.chat_ids([{"role": m.role, "content": m.content or ""} for m in body.messages])
         else:
             ids = tokenizer.ids(body.prompt or "")
         return {"tokens": ids, "count": len(ids), "max_model_len": parts.loader.max_context}

@@ -23,6 +23,7 @@ MAX_MESSAGES = 1024
 MAX_TEXT = 200_000
 MAX_STOPS = 4
 MAX_CHOICES = 8
+MAX_CALLS = 32
 MAX_PROMPTS = 32
 SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -55,12 +56,94 @@ def _is_unicode(value: Any) -> bool:
     return True
 
 
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+Content = Annotated[str, StringConstraints(max_length=MAX_TEXT)]
+
+
+class CalledFunction(Strict):
+    """The function of a call: its name, and its arguments as JSON text."""
+
+    name: Name
+    arguments: Content
+
+
+class ToolCall(Strict):
+    """A call that the model made earlier."""
+
+    id: Annotated[str, StringConstraints(max_length=64)]
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
 class Message(Strict):
     """One message of a conversation."""
 
-    role: Literal["system", "user", "assistant"]
-    content: Annotated[str, StringConstraints(max_length=MAX_TEXT)]
+    role: Literal["system", "user", "assistant", "tool"]
+    content: Content | None = None
     name: str | None = None
+    tool_calls: Annotated[list[ToolCall], Field(max_length=MAX_CALLS)] | None = None
+    tool_call_id: Annotated[str, StringConstraints(max_length=64)] | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.content is None and not self.tool_calls:
+            raise ValueError("content is missing; only an assistant's message with tool_calls may leave it out")
+        if self.tool_calls and self.role != "assistant":
+            raise ValueError(f"a message of role {self.role!r} cannot hold tool_calls")
+        if (self.tool_call_id is not None) != (self.role == "tool"):
+            raise ValueError("tool_call_id belongs to messages of role 'tool', and to all of them")
+        return self
+
+
+class Function(Strict):
+    """A function that the model may call. `strict` is always so here."""
+
+    name: Name
+    description: Annotated[str, StringConstraints(max_length=10_000)] | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(Strict):
+    """OpenAI's wrapping of a function."""
+
+    type: Literal["function"]
+    function: Function
+
+
+class NamedFunction(Strict):
+    name: Name
+
+
+class NamedTool(Strict):
+    """The one tool that must be called."""
+
+    type: Literal["function"]
+    function: NamedFunction
+
+
+class JsonSchema(Strict):
+    """A named schema. `strict` is always so here."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, protected_namespaces=(), populate_by_name=True)
+
+    name: Name
+    description: str | None = None
+    schema_: Annotated[dict[str, Any], Field(alias="schema")]
+    strict: bool | None = None
+
+
+class ResponseFormat(Strict):
+    """The form of the answer."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+    @model_validator(mode="after")
+    def _has_its_schema(self) -> Self:
+        if (self.type == "json_schema") != (self.json_schema is not None):
+            raise ValueError("json_schema belongs to type 'json_schema', and must be there")
+        return self
 
 
 class StreamOptions(Strict):
@@ -110,7 +193,11 @@ class ChatRequest(SamplingFields):
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    # Inert here, as above.
+    response_format: ResponseFormat | None = None
+    tools: Annotated[list[Tool], Field(min_length=1, max_length=MAX_CALLS)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    # Inert here, as above: there is never more than one call.
+    parallel_tool_calls: bool | None = None
     store: bool | None = None
     metadata: dict[str, Any] | None = None
     service_tier: str | None = None

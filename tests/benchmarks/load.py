@@ -20,6 +20,7 @@ class Reply:
     texts: list[str] = field(default_factory=list)
     times: list[float] = field(default_factory=list)  # of each chunk with text
     num_tokens: int = 0
+    num_prompt: int = 0
     seconds: float = 0.0
     checkpoint: str | None = None
     error: str | None = None
@@ -95,6 +96,7 @@ def _take(reply: Reply, chunk: dict[str, Any], at: float) -> None:
         return
     if chunk.get("usage"):
         reply.num_tokens = chunk["usage"]["completion_tokens"]
+        reply.num_prompt = chunk["usage"]["prompt_tokens"]
     for choice in chunk.get("choices", ()):
         text = choice.get("delta", {}).get("content") or choice.get("text") or ""
         if text:
