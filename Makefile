@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 0
 
-.PHONY: help run test test-model test-crash demo bench-retention lint fix clean
+.PHONY: help run test test-model test-crash demo bench bench-peers bench-swaps bench-overload bench-retention lint fix clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,6 +26,17 @@ test-crash: .venv/tested  ## Kill the daemon at 30 random moments (about ten min
 
 demo: .venv/installed  ## The whole cycle on the real model, in a directory of its own
 	@$(BIN)/honed demo
+
+bench: bench-peers bench-swaps bench-overload  ## All serving benchmarks (half an hour, and ten minutes once to build the others)
+
+bench-peers: .venv/tested  ## Tokens a second beside llama.cpp, vLLM and transformers serve
+	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.serving
+
+bench-swaps: .venv/tested  ## 10,000 requests while the weights change 20 times
+	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.swaps
+
+bench-overload: .venv/tested  ## A minute at ten times what the daemon can do
+	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.overload
 
 bench-retention: .venv/installed  ## Which retention questions the default base gets right by luck (five minutes)
 	PYTHONPATH=. $(BIN)/python tests/benchmarks/retention_stability.py

@@ -17,6 +17,9 @@ class Embedder(Protocol):
 
     def embed(self, texts: Sequence[str]) -> Vectors: ...
 
+    def count(self, texts: Sequence[str]) -> int:
+        """Tokens in all of them, as far as the model reads."""
+
 
 class SentenceEmbedder:
     """A sentence-transformers model in a verified local directory, on the CPU."""
@@ -30,3 +33,6 @@ class SentenceEmbedder:
     def embed(self, texts: Sequence[str]) -> Vectors:
         vectors = self._model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)
         return np.asarray(vectors, dtype=np.float32).reshape(len(texts), self.dim)
+
+    def count(self, texts: Sequence[str]) -> int:
+        return sum(len(ids) for ids in self._model.tokenizer(list(texts), truncation=True)["input_ids"])

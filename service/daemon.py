@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 from functools import cached_property
+from threading import Lock
 
 import structlog
 import uvloop
@@ -84,6 +85,8 @@ class Daemon:
             approvals_required=settings.approvals_required,
         )
         self.metrics = Metrics(self.rollout.serving, self.model_name)
+        self._embedder_lock = Lock()
+        self._sentence_embedder: SentenceEmbedder | None = None
         self.access = Access(self.stores.api_keys)
         self.scheduler = Scheduler(self._timers())
 
@@ -141,11 +144,18 @@ class Daemon:
             timeout_seconds=self.settings.train_timeout_seconds,
         )
 
+    def sentence_embedder(self) -> SentenceEmbedder:
+        """Loaded when it is first needed, which takes seconds; verified before."""
+        with self._embedder_lock:
+            if self._sentence_embedder is None:
+                artifacts.verify(self.embedder.path, self.embedder.id)
+                self._sentence_embedder = SentenceEmbedder(self.embedder.path)
+            return self._sentence_embedder
+
     @cached_property
     def scoring(self) -> Scoring:
-        """Built when there is first something to score: the embedder takes seconds to load."""
-        artifacts.verify(self.embedder.path, self.embedder.id)
-        embedder = SentenceEmbedder(self.embedder.path)
+        """Built when there is first something to score."""
+        embedder = self.sentence_embedder()
         return Scoring(
             interactions=self.stores.interactions,
             labels=self.stores.labels,
@@ -179,6 +189,7 @@ class Daemon:
             self.teaching,
             self.health,
             self.metrics,
+            self.sentence_embedder,
         )
         access = self.access if self.settings.needs_keys else None
         return public_app(parts, access), operator_app(parts, self._operator_parts(address))
@@ -280,6 +291,8 @@ class Daemon:
         tasks = [asyncio.create_task(server.serve(sockets=[sock])) for server, sock in servers]
         self.scheduler.start()
         notify.ready(f"{address} {self.rollout.serving.current.checkpoint_id[:12]}")
+        if self.loader.slow_because:
+            log.warning("engine.slow", reason=self.loader.slow_because)
         log.info("daemon.started", address=address, checkpoint=self.rollout.serving.current.checkpoint_id)
         self._announce(address, self.model_name, str(self.paths.state))
         stopped = asyncio.create_task(stop.wait())

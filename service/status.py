@@ -58,7 +58,7 @@ class Status:
             "previous": rollback_target(self._registry, base),
             "candidates": [self._candidate(checkpoint.id) for checkpoint in self._registry.candidates()],
             "refused": [{"checkpoint": r.checkpoint_id, "reason": r.reason} for r in self._rollout.refused],
-            "device": {"name": str(self._loader.device), "dtype": str(self._loader.dtype).removeprefix("torch.")},
+            "device": self._device(),
             "ready": self._health.problem() is None,
             "problem": self._health.problem(),
             "requests": serving.engine.num_active(),
@@ -67,6 +67,17 @@ class Status:
             "feedback": self._interactions.count_feedback(),
             "questions": self._labels.count_open(),
             "operators": [operator.name for operator in self._registry.operators()],
+        }
+
+    def _device(self) -> dict[str, Any]:
+        """What computes, how fast while it did, and why not faster where something is missing."""
+        stats = self._rollout.serving.stats()
+        speed = stats.generated_tokens / stats.busy_seconds if stats.busy_seconds else None
+        return {
+            "name": str(self._loader.device),
+            "dtype": str(self._loader.dtype).removeprefix("torch."),
+            "tokens_per_second": speed,
+            "slow_because": self._loader.slow_because,
         }
 
     def _describe(self, checkpoint_id: str, since: float | None) -> dict[str, Any]:

@@ -5,7 +5,7 @@ which has the public routes too.
 from fastapi import FastAPI
 
 from service.access import Access
-from service.api import chat, completions, errors, operator, people
+from service.api import chat, completions, embeddings, errors, operator, people
 from service.api.door import Door
 from service.api.limits import Limits
 from service.api.operator import OperatorParts
@@ -32,6 +32,7 @@ def _app(parts: Parts) -> FastAPI:
     app = FastAPI(title="honed", docs_url=None, redoc_url=None)
     app.include_router(chat.router(parts))
     app.include_router(completions.router(parts))
+    app.include_router(embeddings.router(parts))
     app.include_router(people.router(parts))
     errors.install(app)
     app.add_middleware(Limits, max_body_bytes=parts.settings.max_body_bytes)

@@ -1,7 +1,9 @@
 """What the routes need, handed in by the daemon: no globals."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from agent.embedding import SentenceEmbedder
 from agent.serving import ModelLoader, Serving
 from service.config import Settings
 from service.health import Health
@@ -23,3 +25,4 @@ class Parts:
     teaching: Teaching
     health: Health
     metrics: Metrics
+    embedder: Callable[[], SentenceEmbedder]

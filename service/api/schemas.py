@@ -25,6 +25,7 @@ MAX_STOPS = 4
 MAX_CHOICES = 8
 MAX_CALLS = 32
 MAX_PROMPTS = 32
+MAX_INPUTS = 256
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -243,6 +244,20 @@ class CompletionRequest(SamplingFields):
     max_tokens: Annotated[int, Field(ge=0)] | None = None
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     echo: bool = False
+
+
+class EmbeddingsRequest(Strict):
+    """POST /v1/embeddings."""
+
+    model: str
+    input: Annotated[
+        list[Annotated[str, StringConstraints(min_length=1, max_length=MAX_TEXT)]],
+        Field(min_length=1, max_length=MAX_INPUTS),
+        BeforeValidator(_as_list),
+    ]
+    encoding_format: Literal["float", "base64"] = "float"
+    # Inert here, as above.
+    user: str | None = None
 
 
 class TokenizeRequest(Strict):

@@ -22,16 +22,19 @@ def _text(picture: dict[str, Any]) -> None:
     champion, learning, device = picture["champion"], picture["learning"], picture["device"]
     kind = "the base" if champion["is_base"] else f"since {when(champion['since'])}"
     state = "ready" if picture["ready"] else f"NOT READY: {picture['problem']}"
+    speed = f", {device['tokens_per_second']:.0f} tokens/s while busy" if device["tokens_per_second"] else ""
     lines = [
         f"honed      {picture['address']}  {picture['model']}  {state}",
         f"champion   {short(champion['id'])}  {kind}",
         f"previous   {short(picture['previous'])}",
-        f"device     {device['name']} {device['dtype']}, {picture['requests']} requests under way",
+        f"device     {device['name']} {device['dtype']}{speed}, {picture['requests']} requests under way",
         f"learning   {learning['state']}, {learning['new_labels']} new corrections",
         f"log        {picture['interactions']} interactions, {picture['feedback']} feedback",
         f"questions  {picture['questions']} open → honed label",
         f"operators  {', '.join(picture['operators']) or 'none yet: honed operator add NAME'}",
     ]
+    if device["slow_because"]:
+        lines.append(f"SLOW       {device['slow_because']}")
     lines += [
         f"candidate  {short(c['id'])}  {c['verdict']}  → honed review {short(c['id'])}" for c in picture["candidates"]
     ]

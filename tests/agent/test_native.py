@@ -276,3 +276,12 @@ def test_the_cache_takes_no_memory_before_it_is_used(library: ctypes.CDLL) -> No
     before = psutil.Process().memory_info().rss
     with native(library, llama("grouped heads"), num_blocks=1 << 16):  # 256 MiB
         assert psutil.Process().memory_info().rss - before < 32 << 20
+
+
+def test_fewer_threads_between_steps_and_more_again_leave_the_bits_alone(library: ctypes.CDLL) -> None:
+    ids = tokens(60, seed=3)
+    with native(library, llama("grouped heads"), threads=4) as runner:
+        expected = read(runner, ids)
+        for count in (1, 4, 2, 1, 3, 0, 99):
+            runner.use_threads(count)
+            assert torch.equal(read(runner, ids), expected)

@@ -213,9 +213,13 @@ def main() -> int:
         progress.update(task, total=len(servers))
         for peer in servers:
             progress.update(task, description=peer.name)
-            with peers.running(peer, PORT, Path(logs) / "log") as running:
-                found.append(asyncio.run(measure(running)))
+            try:
+                with peers.running(peer, PORT, Path(logs) / "log") as running:
+                    found.append(asyncio.run(measure(running)))
+            except RuntimeError as error:  # one that fails is told, and the others are still measured
+                console.print(f"{peer.name}: {error}")
             progress.advance(task)
+            _keep(chosen.json, here, found)
     show(console, found, here)
     if chosen.json:
         chosen.json.write_text(

@@ -365,7 +365,7 @@ def test_what_needs_no_daemon_needs_a_ledger(nowhere, command, code):
 @pytest.mark.parametrize(
     ("setting", "named"),
     [
-        ({"HONED_HOST": "0.0.0.0"}, "loopback"),  # noqa: S104
+        ({"HONED_HOST": "0.0.0.0", "HONED_API_KEYS": "off"}, "loopback"),  # noqa: S104
         ({"HONED_PORT": "many"}, "port"),
     ],
 )
