@@ -221,11 +221,14 @@ def main() -> int:
             progress.advance(task)
             _keep(chosen.json, here, found)
     show(console, found, here)
-    if chosen.json:
-        chosen.json.write_text(
-            json.dumps({"machine": asdict(here), "servers": [asdict(one) for one in found]}, indent=1)
-        )
     return 0
+
+
+def _keep(path: Path | None, here: machine.Machine, found: list[Figures]) -> None:
+    """As far as it came: a run that is broken off has not been for nothing."""
+    if path is not None:
+        report = {"machine": asdict(here), "servers": [asdict(one) for one in found]}
+        path.write_text(json.dumps(report, indent=1))
 
 
 def _is_wanted(name: str, only: list[str] | None) -> bool:
