@@ -78,6 +78,8 @@ class ModelLoader:
             self.dtype = choose_dtype(self.device, settings.dtype)
             self._base = load_base(files, directory, self.device, self.dtype)  # not widened: that would keep the loss
         self.grammars = Grammars(self.tokenizer.inner, self.vocabulary_size)
+        if self._library:
+            torch.set_num_threads(1)  # the kernels have threads of their own; what torch still does steps back
         self.max_context = min(settings.max_context, int(self._base.config.max_position_embeddings))
 
     @property

@@ -7,15 +7,12 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 from functools import cached_property
-from threading import Lock
 
 import structlog
 import uvloop
 from fastapi import FastAPI
 
-from agent.embedding import SentenceEmbedder
 from agent.recipe import Recipe
-from agent.serving import EngineSettings, ModelLoader
 from policies.engine import PolicySet, shipped
 from service import models, notify
 from service.access import Access
@@ -27,9 +24,9 @@ from service.cycle import Cycle, NotStarted
 from service.decisions import Decisions
 from service.evaluations import Evaluations
 from service.health import Health
+from service.loading import LoadedEmbedder, model_loader
 from service.lock import StateLock
 from service.metrics import Metrics
-from service.paths import kernel_directory
 from service.review import Reviews
 from service.rollout import Rollout
 from service.scheduler import Scheduler, Timer
@@ -42,7 +39,6 @@ from service.supervisor import Supervisor
 from service.teaching import Teaching
 from service.trust import Trust
 from service.turns import Turns
-from store import artifacts
 from store.vectors import VectorIndex
 
 log = structlog.get_logger()
@@ -69,7 +65,7 @@ class Daemon:
         self.stores = open_stores(settings)
         require_pin(self.stores, settings.model, self.base.id)
         self.policy_set: PolicySet = shipped()
-        self.loader = self._loader()
+        self.loader = model_loader(settings, self.base)
         self.rollout = self._rollout()
         self.health = Health(self.rollout.serving, self.loader.tokenizer, ready_seconds=settings.ready_seconds)
         self.teaching = Teaching(self.stores.interactions, self.stores.labels)
@@ -85,8 +81,7 @@ class Daemon:
             approvals_required=settings.approvals_required,
         )
         self.metrics = Metrics(self.rollout.serving, self.model_name)
-        self._embedder_lock = Lock()
-        self._sentence_embedder: SentenceEmbedder | None = None
+        self.sentence_embedder = LoadedEmbedder(self.embedder)
         self.access = Access(self.stores.api_keys)
         self.scheduler = Scheduler(self._timers())
 
@@ -95,21 +90,6 @@ class Daemon:
         return self.settings.model_name or self.base.name
 
     # ── building ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _loader(self) -> ModelLoader:
-        s = self.settings
-        engine = EngineSettings(
-            device=s.device,
-            dtype=s.dtype,
-            threads=s.threads,
-            max_batch=s.max_batch,
-            max_waiting=s.max_waiting,
-            max_context=s.max_context,
-            cache_mb=s.cache_mb,
-            kernels=kernel_directory(),
-        )
-        sealed = artifacts.read(self.base.path, self.base.id)
-        return ModelLoader(sealed.files, self.base.path, self.base.id, engine)
 
     def _rollout(self) -> Rollout:
         trust = Trust(
@@ -144,14 +124,6 @@ class Daemon:
             timeout_seconds=self.settings.train_timeout_seconds,
         )
 
-    def sentence_embedder(self) -> SentenceEmbedder:
-        """Loaded when it is first needed, which takes seconds; verified before."""
-        with self._embedder_lock:
-            if self._sentence_embedder is None:
-                artifacts.verify(self.embedder.path, self.embedder.id)
-                self._sentence_embedder = SentenceEmbedder(self.embedder.path)
-            return self._sentence_embedder
-
     @cached_property
     def scoring(self) -> Scoring:
         """Built when there is first something to score."""
@@ -169,7 +141,7 @@ class Daemon:
     def _timers(self) -> list[Timer]:
         timers = [
             Timer("advance", ADVANCE_SECONDS, self._advance, is_immediate=True),
-            Timer("score", self.settings.score_interval_seconds, self._score),
+            Timer("score", self.settings.score_interval_seconds, self._score, is_background=True),
             Timer("train", self.settings.train_interval_seconds, self._consider_training),
             Timer("health", HEALTH_SECONDS, self._look_after),
         ]

@@ -10,9 +10,7 @@ import queue
 import secrets
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import torch
 
@@ -29,29 +27,14 @@ from agent.engine import (
 )
 from agent.engines.blocks import BlockPool, blocks_for
 from agent.engines.runner import Next, Piece, Runner
-from agent.engines.scheduler import Budget, Scheduler, Sequence
-from agent.grammar import Grammars, Matcher
+from agent.engines.scheduler import Budget, Scheduler
+from agent.engines.slot import Slot, require_possible
+from agent.grammar import Grammars
 from agent.sampling import adjust, choice, is_greedy, is_plain, top_choices
 from agent.tokenizer import TextStream, Tokenizer
 from store.records import FinishReason
 
 IDLE_WAIT_SECONDS = 0.5
-
-
-@dataclass(eq=False, slots=True, kw_only=True)
-class _Slot(Sequence):
-    """One request, from queue to end."""
-
-    listener: Listener
-    text: TextStream
-    seed: int
-    matcher: Matcher | None = None  # where the answer stands in the form it must have
-    counts: Counter[int] = field(default_factory=Counter)  # what the answer has said; kept only for penalties
-    scored: list[Token] = field(default_factory=list)  # of the prompt, where that was asked
-    is_cancelled: threading.Event = field(default_factory=threading.Event)
-
-    def cancel(self) -> None:
-        self.is_cancelled.set()
 
 
 class EmbeddedEngine:
@@ -78,9 +61,9 @@ class EmbeddedEngine:
         self._runner = runner
         self._tokenizer = tokenizer
         self._grammars = grammars or Grammars(tokenizer.inner, runner.vocabulary_size)
-        self._waiting: queue.Queue[_Slot] = queue.Queue(max_waiting)
-        self._scheduler: Scheduler[_Slot] = Scheduler(BlockPool(runner.num_blocks), max_batch=max_batch, budget=budget)
-        self._open: set[_Slot] = set()  # every request that has not been told its end
+        self._waiting: queue.Queue[Slot] = queue.Queue(max_waiting)
+        self._scheduler: Scheduler[Slot] = Scheduler(BlockPool(runner.num_blocks), max_batch=max_batch, budget=budget)
+        self._open: set[Slot] = set()  # every request that has not been told its end
         self._clock = clock
         self._last_token_at: float | None = None
         self._num_prompt = self._num_generated = 0
@@ -93,12 +76,12 @@ class EmbeddedEngine:
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._thread.start()
 
-    def submit(self, request: GenerationRequest, listener: Listener) -> _Slot:
-        self._require_possible(request)
+    def submit(self, request: GenerationRequest, listener: Listener) -> Slot:
+        require_possible(request, self.max_context, self._runner.vocabulary_size)
         seed = request.sampling.seed if request.sampling.seed is not None else secrets.randbits(63)
         text = TextStream(self._tokenizer, request.sampling.stop)
         matcher = self._grammars.matcher(request.grammar) if request.grammar else None
-        slot = _Slot(request, listener=listener, text=text, seed=seed, matcher=matcher)
+        slot = Slot(request, listener=listener, text=text, seed=seed, matcher=matcher)
         with self._lock:
             if self._is_draining or self._fault:
                 raise EngineClosed(self._fault or "this engine is being replaced; send the request again")
@@ -108,17 +91,6 @@ class EmbeddedEngine:
                 raise EngineBusy(f"{self._waiting.maxsize} requests are waiting already; try again shortly") from None
             self._open.add(slot)
         return slot
-
-    def _require_possible(self, request: GenerationRequest) -> None:
-        """ValueError for what no model could answer: it must not reach the worker, which others share."""
-        length, size = len(request.prompt_ids), self._runner.vocabulary_size
-        if not 0 < length < self.max_context:
-            raise ValueError(f"a prompt of {length} tokens leaves no room in a context of {self.max_context}")
-        for token_id in (*request.prompt_ids, *(token_id for token_id, _ in request.sampling.logit_bias)):
-            if not 0 <= token_id < size:
-                raise ValueError(f"token {token_id} is outside this model's vocabulary of {size}")
-        if request.sampling.max_tokens < (request.prompt_logprobs is None):
-            raise ValueError(f"max_tokens {request.sampling.max_tokens} asks for nothing")
 
     def num_active(self) -> int:
         return len(self._open)
@@ -190,7 +162,7 @@ class EmbeddedEngine:
             raise FloatingPointError("the model gave NaN or infinite logits; its weights or the machine are faulty")
         self._deliver(*self._score(coming, work))
 
-    def _score(self, coming: Next, work: list[tuple[_Slot, Piece]]) -> tuple[Next, list[_Slot]]:
+    def _score(self, coming: Next, work: list[tuple[Slot, Piece]]) -> tuple[Next, list[Slot]]:
         """Keep the figures of prompts that are scored; returns the rows that a token is to be chosen from, and whose.
 
         A row after a prompt token says how likely the next one was; the row after the last says what comes next.
@@ -226,14 +198,14 @@ class EmbeddedEngine:
                 return
             scheduler.ready.append(slot)
 
-    def _deliver(self, coming: Next, slots: list[_Slot]) -> None:
+    def _deliver(self, coming: Next, slots: list[Slot]) -> None:
         """Choose each slot's token, tell its listener, and let the finished ones leave."""
         if slots:
             self._last_token_at = self._clock()
         for number, token_id in enumerate(self._choose(coming, slots)):
             self._emit(slots[number], token_id, coming, number)
 
-    def _choose(self, coming: Next, slots: list[_Slot]) -> list[int]:
+    def _choose(self, coming: Next, slots: list[Slot]) -> list[int]:
         """A token for each slot; only rows that are not simply greedy are looked at again."""
         chosen = [figures.best for figures in coming.figures]
         drawn, rows, choices = [], [], []
@@ -253,7 +225,7 @@ class EmbeddedEngine:
                 chosen[number] = token_id
         return chosen
 
-    def _emit(self, slot: _Slot, token_id: int, coming: Next, row: int) -> None:
+    def _emit(self, slot: Slot, token_id: int, coming: Next, row: int) -> None:
         """Send one token, and the end if it was the last."""
         sampling = slot.request.sampling
         if not slot.num_generated:
@@ -291,11 +263,11 @@ class EmbeddedEngine:
             if slot.is_cancelled.is_set():
                 self._finish(slot, FinishReason.DISCONNECT)
 
-    def _finish(self, slot: _Slot, reason: FinishReason, error: str | None = None) -> None:
+    def _finish(self, slot: Slot, reason: FinishReason, error: str | None = None) -> None:
         self._scheduler.remove(slot)
         self._end(slot, reason, error)
 
-    def _end(self, slot: _Slot, reason: FinishReason, error: str | None = None) -> None:
+    def _end(self, slot: Slot, reason: FinishReason, error: str | None = None) -> None:
         """Tell a request its end, once: it is no longer open, whatever its listener does."""
         with self._lock:
             self._open.discard(slot)

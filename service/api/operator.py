@@ -12,7 +12,8 @@ from agent.recipe import Recipe
 from policies.engine import PolicyError
 from service.access import Access, BadPrincipal
 from service.api.errors import ApiError
-from service.api.schemas import Envelope, LabelAnswer, NewKey, Reason, Strict
+from service.api.schemas import Envelope, LabelAnswer, NewKey, Reason
+from service.api.strict import Strict
 from service.config import is_within
 from service.cycle import Cycle, NotStarted
 from service.decisions import DecisionRefused, Decisions

@@ -2,78 +2,26 @@
 what would change the answer and is unknown is refused by name.
 """
 
-import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PlainValidator,
     StringConstraints,
     WithJsonSchema,
-    field_validator,
     model_validator,
 )
 
+from service.api.forms import MAX_CALLS, MAX_TEXT, Content, NamedTool, ResponseFormat, Tool, ToolCall
+from service.api.strict import Strict
 from store.records import Rating
 
 MAX_MESSAGES = 1024
-MAX_TEXT = 200_000
 MAX_STOPS = 4
 MAX_CHOICES = 8
-MAX_CALLS = 32
 MAX_PROMPTS = 32
 MAX_INPUTS = 256
-SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-class Strict(BaseModel):
-    """No coercion, no unknown fields, no text that is not Unicode."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-    @field_validator("*")
-    @classmethod
-    def _whole_characters(cls, value: Any) -> Any:
-        """JSON can spell half a surrogate pair, which no UTF-8 file, database or reply can hold."""
-        if not _is_unicode(value):
-            raise ValueError("the text holds half a surrogate pair, which is not Unicode; send whole characters")
-        return value
-
-
-def _is_unicode(value: Any) -> bool:
-    """Looks into lists and objects, however deep; parts with fields of their own have looked at them themselves."""
-    pending = [value]
-    while pending:
-        match pending.pop():
-            case str() as text if SURROGATE.search(text):
-                return False
-            case list() as parts:
-                pending += parts
-            case dict() as pairs:
-                pending += [*pairs, *pairs.values()]
-    return True
-
-
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-Content = Annotated[str, StringConstraints(max_length=MAX_TEXT)]
-
-
-class CalledFunction(Strict):
-    """The function of a call: its name, and its arguments as JSON text."""
-
-    name: Name
-    arguments: Content
-
-
-class ToolCall(Strict):
-    """A call that the model made earlier."""
-
-    id: Annotated[str, StringConstraints(max_length=64)]
-    type: Literal["function"] = "function"
-    function: CalledFunction
 
 
 class Message(Strict):
@@ -93,57 +41,6 @@ class Message(Strict):
             raise ValueError(f"a message of role {self.role!r} cannot hold tool_calls")
         if (self.tool_call_id is not None) != (self.role == "tool"):
             raise ValueError("tool_call_id belongs to messages of role 'tool', and to all of them")
-        return self
-
-
-class Function(Strict):
-    """A function that the model may call. `strict` is always so here."""
-
-    name: Name
-    description: Annotated[str, StringConstraints(max_length=10_000)] | None = None
-    parameters: dict[str, Any] | None = None
-    strict: bool | None = None
-
-
-class Tool(Strict):
-    """OpenAI's wrapping of a function."""
-
-    type: Literal["function"]
-    function: Function
-
-
-class NamedFunction(Strict):
-    name: Name
-
-
-class NamedTool(Strict):
-    """The one tool that must be called."""
-
-    type: Literal["function"]
-    function: NamedFunction
-
-
-class JsonSchema(Strict):
-    """A named schema. `strict` is always so here."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, protected_namespaces=(), populate_by_name=True)
-
-    name: Name
-    description: str | None = None
-    schema_: Annotated[dict[str, Any], Field(alias="schema")]
-    strict: bool | None = None
-
-
-class ResponseFormat(Strict):
-    """The form of the answer."""
-
-    type: Literal["text", "json_object", "json_schema"]
-    json_schema: JsonSchema | None = None
-
-    @model_validator(mode="after")
-    def _has_its_schema(self) -> Self:
-        if (self.type == "json_schema") != (self.json_schema is not None):
-            raise ValueError("json_schema belongs to type 'json_schema', and must be there")
         return self
 
 

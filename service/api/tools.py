@@ -11,7 +11,8 @@ from typing import Any
 
 from agent import grammar
 from service.api.errors import ApiError
-from service.api.schemas import ChatRequest, Message, NamedTool, Tool
+from service.api.forms import NamedTool, Tool
+from service.api.schemas import ChatRequest, Message
 
 INTRODUCTION = (
     "You may call one of these functions to help with the question:\n<tools>\n{tools}\n</tools>\n"

@@ -1,0 +1,41 @@
+"""Sealed models to models in memory: verified as they are read, with the settings of this daemon."""
+
+from threading import Lock
+
+from agent.embedding import SentenceEmbedder
+from agent.serving import EngineSettings, ModelLoader
+from service.config import Settings
+from service.models import SealedModel
+from service.paths import kernel_directory
+from store import artifacts
+
+
+def model_loader(settings: Settings, base: SealedModel) -> ModelLoader:
+    """The base in memory, ready to be served and to carry checkpoints."""
+    engine = EngineSettings(
+        device=settings.device,
+        dtype=settings.dtype,
+        threads=settings.threads,
+        max_batch=settings.max_batch,
+        max_waiting=settings.max_waiting,
+        max_context=settings.max_context,
+        cache_mb=settings.cache_mb,
+        kernels=kernel_directory(),
+    )
+    return ModelLoader(artifacts.read(base.path, base.id).files, base.path, base.id, engine)
+
+
+class LoadedEmbedder:
+    """The embedder, loaded when it is first asked for, which takes seconds. Thread-safe."""
+
+    def __init__(self, model: SealedModel) -> None:
+        self._model = model
+        self._loaded: SentenceEmbedder | None = None
+        self._lock = Lock()
+
+    def __call__(self) -> SentenceEmbedder:
+        with self._lock:
+            if self._loaded is None:
+                artifacts.verify(self._model.path, self._model.id)
+                self._loaded = SentenceEmbedder(self._model.path)
+            return self._loaded
