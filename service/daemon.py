@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import signal
+import sys
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -47,6 +48,10 @@ Announce = Callable[[str, str, str], None]  # address, model name, state directo
 
 ADVANCE_SECONDS = 2.0
 HEALTH_SECONDS = 5.0
+SCORE_PATIENCE_SECONDS = 60.0
+SWITCH_SECONDS = (
+    0.001  # a thread that waits for Python's lock gets it after so long: the engine must not wait for others
+)
 
 
 class Daemon:
@@ -82,6 +87,7 @@ class Daemon:
         )
         self.metrics = Metrics(self.rollout.serving, self.model_name)
         self.sentence_embedder = LoadedEmbedder(self.embedder)
+        self._scored_at = time.monotonic()
         self.access = Access(self.stores.api_keys)
         self.scheduler = Scheduler(self._timers())
 
@@ -141,7 +147,7 @@ class Daemon:
     def _timers(self) -> list[Timer]:
         timers = [
             Timer("advance", ADVANCE_SECONDS, self._advance, is_immediate=True),
-            Timer("score", self.settings.score_interval_seconds, self._score, is_background=True),
+            Timer("score", self.settings.score_interval_seconds, self._score),
             Timer("train", self.settings.train_interval_seconds, self._consider_training),
             Timer("health", HEALTH_SECONDS, self._look_after),
         ]
@@ -215,6 +221,11 @@ class Daemon:
         self.rollout.serving.use_threads(min(s.threads, s.threads_beside_training) if is_learning else s.threads)
 
     def _score(self) -> None:
+        """New interactions get their scores while nobody is being answered, or at last after a while."""
+        now = time.monotonic()
+        if self.rollout.serving.current.engine.num_active() and now - self._scored_at < SCORE_PATIENCE_SECONDS:
+            return
+        self._scored_at = now
         if self.stores.interactions.unscored(1):
             self.scoring.score_new()
 
@@ -243,6 +254,7 @@ class Daemon:
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then drain and close everything in the reverse order."""
+        sys.setswitchinterval(SWITCH_SECONDS)
         gc.collect()
         gc.freeze()  # what is loaded by now stays: a full collection would stop every answer for a tenth of a second
         try:

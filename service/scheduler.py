@@ -1,20 +1,15 @@
 """The timer table: name, interval, function. APScheduler keeps time; what a timer does is its function's."""
 
-import os
-import sys
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import structlog
 from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_MISSED, JobExecutionEvent
-from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
 log = structlog.get_logger()
 
-NICE = 10
 MISFIRE_GRACE_SECONDS = 60  # APScheduler's default of one second drops late jobs with only a log line
 
 
@@ -26,21 +21,13 @@ class Timer:
     interval_seconds: float
     run: Callable[[], object]
     is_immediate: bool = False
-    is_background: bool = False  # computes for long, and gives way to answers
-
-
-def _step_back() -> None:
-    """This thread gives way to answers: on Linux a thread has a priority of its own, which what it starts inherits."""
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
 
 class Scheduler:
     """Runs timers on threads until `stop`."""
 
     def __init__(self, timers: Sequence[Timer]) -> None:
-        executors = {"default": ThreadPoolExecutor(), "background": ThreadPoolExecutor(1, {"initializer": _step_back})}
-        self._scheduler = BackgroundScheduler(timezone=UTC, executors=executors)
+        self._scheduler = BackgroundScheduler(timezone=UTC)
         self._scheduler.add_listener(self._tell, EVENT_JOB_ERROR | EVENT_JOB_MISSED)
         for timer in timers:
             first = {"next_run_time": datetime.now(UTC)} if timer.is_immediate else {}
@@ -49,7 +36,6 @@ class Scheduler:
                 "interval",
                 seconds=timer.interval_seconds,
                 id=timer.name,
-                executor="background" if timer.is_background else "default",
                 coalesce=True,
                 max_instances=1,
                 misfire_grace_time=MISFIRE_GRACE_SECONDS,

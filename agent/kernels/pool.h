@@ -7,7 +7,7 @@
 #include <thread>
 #include <vector>
 
-constexpr int kSpins = 2000;
+constexpr int kSpins = 10000;
 constexpr int kMost = 255;  // members
 
 static inline void relax() {
