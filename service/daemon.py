@@ -49,9 +49,7 @@ Announce = Callable[[str, str, str], None]  # address, model name, state directo
 ADVANCE_SECONDS = 2.0
 HEALTH_SECONDS = 5.0
 SCORE_PATIENCE_SECONDS = 60.0
-SWITCH_SECONDS = (
-    0.001  # a thread that waits for Python's lock gets it after so long: the engine must not wait for others
-)
+SWITCH_SECONDS = 0.001  # how long another thread may keep Python's lock from the engine
 
 
 class Daemon:
