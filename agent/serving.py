@@ -38,10 +38,13 @@ class LoadError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """How an engine is built. `kernels`: where compiled kernels are kept; None does without them."""
+    """How an engine is built. `kernels`: where compiled kernels are kept; None does without them.
+    `quantization`: "none", or "int8" for weights of one byte each, which only the kernels have.
+    """
 
     device: str = "auto"
     dtype: str = "auto"
+    quantization: str = "none"
     threads: int = 1
     max_batch: int = 8
     max_waiting: int = 64
@@ -77,10 +80,16 @@ class ModelLoader:
             self._library, self.slow_because = None, reason
             self.dtype = choose_dtype(self.device, settings.dtype)
             self._base = load_base(files, directory, self.device, self.dtype)  # not widened: that would keep the loss
+        self._require_quantization()
         self.grammars = Grammars(self.tokenizer.inner, self.vocabulary_size)
         if self._library:
             torch.set_num_threads(1)  # the kernels have threads of their own; what torch still does steps back
         self.max_context = min(settings.max_context, int(self._base.config.max_position_embeddings))
+
+    @property
+    def weights(self) -> str:
+        """What serves in memory: int8, or the name of `dtype`."""
+        return "int8" if self._settings.quantization == "int8" else str(self.dtype).removeprefix("torch.")
 
     @property
     def vocabulary_size(self) -> int:
@@ -136,8 +145,14 @@ class ModelLoader:
             model = self._base if adapter is None else merge_adapter(self._base, adapter)
             return ReferenceRunner(model, self.num_blocks)
         merged = None if adapter is None else Adapter(self._base, adapter).merged
-        weights = pack(self._base, self.max_context + 1, merged)
+        weights = pack(self._base, self.max_context + 1, merged, is_int8=self.weights == "int8")
         return NativeRunner(self._library, weights, num_blocks=self.num_blocks, threads=self._settings.threads)
+
+    def _require_quantization(self) -> None:
+        """A setting that cannot be had is an error: to serve twice the size in silence would surprise."""
+        if self._settings.quantization == "int8" and self._library is None:
+            reason = self.slow_because or f"this is {self.device}"
+            raise ValueError(f"int8 weights need the CPU kernels: {reason}; set HONED_QUANTIZATION to none")
 
     def _require_memory(self) -> None:
         """Refuse clearly when one more copy would not fit (host memory;

@@ -15,6 +15,7 @@ def model_loader(settings: Settings, base: SealedModel) -> ModelLoader:
     engine = EngineSettings(
         device=settings.device,
         dtype=settings.dtype,
+        quantization=settings.quantization,
         threads=settings.threads,
         max_batch=settings.max_batch,
         max_waiting=settings.max_waiting,

@@ -5,12 +5,14 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
 
 from service.config import Settings
+from service.connections import Bounds, Connection
 
 MAX_SOCKET_PATH = 107 if sys.platform == "linux" else 103  # sun_path, less its closing zero
 
@@ -24,8 +26,11 @@ class Server(uvicorn.Server):
 
 
 def make_server(app: FastAPI, settings: Settings) -> Server:
+    bounds = Bounds(settings.read_seconds, settings.write_seconds)
     config = uvicorn.Config(
         app,
+        http=partial(Connection, bounds=bounds),  # type: ignore[arg-type]
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,

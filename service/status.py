@@ -75,7 +75,7 @@ class Status:
         speed = stats.generated_tokens / stats.busy_seconds if stats.busy_seconds else None
         return {
             "name": str(self._loader.device),
-            "dtype": str(self._loader.dtype).removeprefix("torch."),
+            "dtype": self._loader.weights,
             "tokens_per_second": speed,
             "slow_because": self._loader.slow_because,
         }

@@ -1,4 +1,4 @@
-"""The fast runner on CPUs: Llama-family models through the kernels, in bfloat16 with float32 sums.
+"""The fast runner on CPUs: Llama-family models through the kernels, bfloat16 or int8 weights and float32 sums.
 
 A row's result has the same bits alone, in any batch, however its prompt was cut up, and with whatever of it was found
 in the cache.
@@ -13,7 +13,7 @@ import torch
 
 from agent.engines.runner import BLOCK, Choice, Figures, Next, Piece
 from agent.kernels import abi
-from agent.kernels.weights import PANEL, PackedLayer, PackedModel
+from agent.kernels.weights import PANEL, PackedLayer, PackedMatrix, PackedModel
 
 
 class NativeRunner:
@@ -24,16 +24,22 @@ class NativeRunner:
         self._library = library
         self._weights = weights
         self.vocabulary_size, hidden = weights.embedding.shape
-        self._width = weights.head.shape[0] * PANEL
+        self._width = weights.head.values.shape[0] * PANEL
         words = num_blocks * weights.kv_heads * weights.head_dim * BLOCK // 2
         # numpy's zeros, not torch's: their pages are not resident until they are used
         self._cache = [torch.from_numpy(numpy.zeros((2, words), dtype=numpy.int32)) for _ in weights.layers]
         self._layers = (abi.Layer * len(weights.layers))(*map(_layer, weights.layers, self._cache))
         self._logits = torch.empty((0, self._width))
         numbers = (hidden, weights.heads, weights.kv_heads, weights.head_dim, weights.inner, self.vocabulary_size)
-        tensors = (weights.embedding, weights.head, weights.norm, weights.cosine, weights.sine)
+        tensors = (weights.norm, weights.cosine, weights.sine)
         model = abi.Model(
-            len(weights.layers), *numbers, weights.epsilon, self._layers, *(tensor.data_ptr() for tensor in tensors)
+            len(weights.layers),
+            *numbers,
+            weights.epsilon,
+            self._layers,
+            weights.embedding.data_ptr(),
+            _matrix(weights.head),
+            *map(_address, tensors),
         )
         self._decoder: int | None = library.decoder_new(ctypes.byref(model), threads)
 
@@ -93,5 +99,15 @@ class NativeRunner:
 
 
 def _layer(weights: PackedLayer, cache: torch.Tensor) -> abi.Layer:
-    matrices = (weights.qkv, weights.out, weights.gate_up, weights.down)
-    return abi.Layer(*(t.data_ptr() for t in (*matrices, weights.norm_in, weights.norm_post, cache[0], cache[1])))
+    w = weights
+    matrices = map(_matrix, (w.qkv, w.out, w.gate_up, w.down))
+    vectors = (w.norm_in, w.norm_post, w.bias, w.norm_query, w.norm_key, cache[0], cache[1])
+    return abi.Layer(*matrices, *map(_address, vectors))
+
+
+def _matrix(packed: PackedMatrix) -> abi.Matrix:
+    return abi.Matrix(_address(packed.values), _address(packed.scales))
+
+
+def _address(tensor: torch.Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()

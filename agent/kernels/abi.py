@@ -5,9 +5,14 @@ from ctypes import POINTER, c_double, c_float, c_int32, c_void_p
 from pathlib import Path
 
 
+class Matrix(ctypes.Structure):
+    _fields_ = (("values", c_void_p), ("scales", c_void_p))
+
+
 class Layer(ctypes.Structure):
-    _fields_ = tuple(
-        (name, c_void_p) for name in ("qkv", "out", "gate_up", "down", "norm_in", "norm_post", "keys", "values")
+    _fields_ = (
+        *((name, Matrix) for name in ("qkv", "out", "gate_up", "down")),
+        *((name, c_void_p) for name in ("norm_in", "norm_post", "bias", "norm_query", "norm_key", "keys", "values")),
     )
 
 
@@ -16,7 +21,9 @@ class Model(ctypes.Structure):
         *((name, c_int32) for name in ("layers", "hidden", "heads", "kv_heads", "head_dim", "inner", "vocab")),
         ("epsilon", c_float),
         ("layer", POINTER(Layer)),
-        *((name, c_void_p) for name in ("embedding", "head", "norm", "cosine", "sine")),
+        ("embedding", c_void_p),
+        ("head", Matrix),
+        *((name, c_void_p) for name in ("norm", "cosine", "sine")),
     )
 
 

@@ -1,6 +1,6 @@
 // The forward pass of a Llama decoder for a mixed batch of prompt pieces and single tokens, on a team of threads.
 //
-// Weights are bfloat16, packed as gemm.h says; the residual stream is float32; a row is rounded to bfloat16 only where it
+// Weights are bfloat16 or int8, packed as gemm.h says; the residual stream is float32; a row is rounded to bfloat16 only where it
 // enters a product. Called from Python through `ctypes`: no reference is kept to anything but what `Model` points at.
 #include <cmath>
 #include <type_traits>
@@ -13,8 +13,9 @@
 
 extern "C" {
 struct Layer {
-    const uint32_t *qkv, *out, *gate_up, *down;
+    Matrix qkv, out, gate_up, down;
     const float *norm_in, *norm_post;
+    const float *bias, *norm_query, *norm_key;  // null where the model has none
     uint32_t *keys, *values;
 };
 struct Model {
@@ -22,7 +23,7 @@ struct Model {
     float epsilon;
     const Layer* layer;
     const uint16_t* embedding;       // (vocab, hidden), as it is
-    const uint32_t* head;            // packed
+    Matrix head;
     const float* norm;
     const float *cosine, *sine;      // (positions, head_dim / 2)
 };
@@ -32,6 +33,8 @@ struct Chunk {
     const int32_t* blocks;
 };
 }
+
+constexpr int kWidenedFrom = 12;  // rows beyond which a panel of int8 is widened once for all of them
 
 static int padded(int outputs) { return (outputs + kPanel - 1) / kPanel * kPanel; }
 
@@ -77,7 +80,15 @@ struct Decoder {
         }
     }
 
-    // RMSNorm (Zhang and Sennrich 2019), rounded to bfloat16.
+    // RMSNorm (Zhang and Sennrich 2019) of one head, in place.
+    void norm_head(float* x, const float* weight) {
+        Floats squares = {};
+        for (int i = 0; i < model.head_dim; i += kLanes) squares += load(x + i) * load(x + i);
+        const float scale = 1 / std::sqrt(sum(squares) / model.head_dim + model.epsilon);
+        for (int i = 0; i < model.head_dim; i += kLanes) store(x + i, load(x + i) * scale * load(weight + i));
+    }
+
+    // RMSNorm, rounded to bfloat16.
     void norm(int row, const float* weight, uint32_t* to) {
         const float* x = &residual[(long)row * model.hidden];
         Floats squares = {};
@@ -103,13 +114,18 @@ struct Decoder {
         const Cache cache{layer.keys, layer.values, m.kv_heads, m.head_dim};
         const int block = blocks[position / kBlock], slot = position % kBlock, dim = m.head_dim;
         const float scale = 1 / std::sqrt((float)dim);
-        float* x = &qkv[(long)row * padded((m.heads + 2 * m.kv_heads) * dim)];
+        const int width = (m.heads + 2 * m.kv_heads) * dim;
+        float* x = &qkv[(long)row * padded(width)];
+        if (layer.bias)
+            for (int i = 0; i < width; i += kLanes) store(x + i, load(x + i) + load(layer.bias + i));
         for (int h = 0; h < m.heads; h++, x += dim) {
+            if (layer.norm_query) norm_head(x, layer.norm_query);
             rotate(x, position);
             uint32_t* to = &query[((long)row * m.heads + h) * dim / 2];
             for (int d = 0; d < dim; d += 2) to[d / 2] = pair(x[d] * scale, x[d + 1] * scale);
         }
         for (int h = 0; h < m.kv_heads; h++, x += dim) {
+            if (layer.norm_key) norm_head(x, layer.norm_key);
             rotate(x, position);
             write_key(cache, block, slot, h, x);
         }
@@ -135,20 +151,27 @@ struct Decoder {
 
     // x · wᵀ by panels of outputs; `done(row, panel, low, high)` has the sums.
     template <class Done>
-    void multiply(const uint32_t* x, int rows, int inputs, const uint32_t* w, int outputs, const Done& done) {
+    void multiply(const uint32_t* x, int rows, int inputs, const Matrix& w, int outputs, const Done& done) {
+        const int pairs = inputs / 2;
+        const long size = (long)pairs * kPanel;  // of a panel, in pairs
         team.each(padded(outputs) / kPanel, [&](int p) {
-            panel(x, rows, inputs / 2, w + (long)p * inputs / 2 * kPanel,
-                  [&](int row, Floats low, Floats high) { done(row, p, low, high); });
+            auto plain = [&](int row, Floats low, Floats high) { done(row, p, low, high); };
+            if (!w.scales) return panel(x, rows, pairs, Pairs{(const uint32_t*)w.values + p * size}, plain);
+            const Floats first = load(w.scales + p * kPanel), second = load(w.scales + p * kPanel + kLanes);
+            auto scaled = [&](int row, Floats low, Floats high) { done(row, p, low * first, high * second); };
+            const Bytes bytes{(const int8_t*)w.values + p * size * 2};
+            if (rows <= kWidenedFrom) return panel(x, rows, pairs, bytes, scaled);
+            panel(x, rows, pairs, widen(bytes, pairs), scaled);
         });
     }
-    void multiply_to(float* y, const uint32_t* x, int rows, int inputs, const uint32_t* w, int outputs) {
+    void multiply_to(float* y, const uint32_t* x, int rows, int inputs, const Matrix& w, int outputs) {
         const long width = padded(outputs);
         multiply(x, rows, inputs, w, outputs, [=](int row, int p, Floats low, Floats high) {
             store(y + row * width + p * kPanel, low);
             store(y + row * width + p * kPanel + kLanes, high);
         });
     }
-    void multiply_add(const uint32_t* x, int rows, int inputs, const uint32_t* w) {
+    void multiply_add(const uint32_t* x, int rows, int inputs, const Matrix& w) {
         float* y = residual.data();
         const long width = model.hidden;
         multiply(x, rows, inputs, w, model.hidden, [=](int row, int p, Floats low, Floats high) {
@@ -158,7 +181,7 @@ struct Decoder {
         });
     }
     // A panel holds 16 gates and the 16 values they gate: silu(gate) * value.
-    void multiply_gated(const uint32_t* x, int rows, const uint32_t* w) {
+    void multiply_gated(const uint32_t* x, int rows, const Matrix& w) {
         const long width = model.inner;
         uint32_t* y = gated.data();
         multiply(x, rows, model.hidden, w, 2 * model.inner, [=](int row, int p, Floats gate, Floats value) {

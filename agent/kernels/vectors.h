@@ -24,6 +24,7 @@ static inline Words load(const uint32_t* from) {
     return value;
 }
 static inline void store(float* to, Floats value) { std::memcpy(to, &value, sizeof value); }
+static inline void store(uint32_t* to, Words value) { std::memcpy(to, &value, sizeof value); }
 static inline Floats all(float value) { return value - Floats{}; }
 
 // acc[i] += w[i].first * x.first + w[i].second * x.second, accumulated in float32.
@@ -55,6 +56,27 @@ static inline Words bfloats(Floats value) {
 static inline void store_bfloats(void* to, Floats value) {
     Halves halves = __builtin_convertvector(bfloats(value), Halves);
     std::memcpy(to, &halves, sizeof halves);
+}
+
+// 16 pairs of int8 as pairs of bfloat16: of their float32 the upper halves, which hold all of them.
+static inline Words widened(const int8_t* from) {
+#if defined(__AVX512BW__)
+    static constexpr int16_t kOdd[32] = {1,  3,  5,  7,  9,  11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31,
+                                         33, 35, 37, 39, 41, 43, 45, 47, 49, 51, 53, 55, 57, 59, 61, 63};
+    auto floats = [](const int8_t* at) {
+        return (__m512i)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)at)));
+    };
+    return (Words)_mm512_permutex2var_epi16(floats(from), _mm512_loadu_si512(kOdd), floats(from + kLanes));
+#else
+    Words words;
+    for (int i = 0; i < kLanes; i++) {
+        float pair[2] = {(float)from[2 * i], (float)from[2 * i + 1]};
+        uint32_t bits[2];
+        std::memcpy(bits, pair, sizeof bits);
+        words[i] = bits[0] >> 16 | (bits[1] & 0xffff0000u);
+    }
+    return words;
+#endif
 }
 
 static inline float sum(Floats v) {

@@ -42,11 +42,18 @@ def respond(error: ApiError) -> JSONResponse:
     return JSONResponse(error.body, status_code=error.status, headers=error.headers)
 
 
-async def send_error(error: ApiError, send: Send) -> None:
-    """The same, from a middleware; what is left of the request is not read, so the connection ends."""
+def encoded(error: ApiError) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """Headers and body for whoever answers below the routes; what is left of the request is not read, so the
+    connection ends.
+    """
     body = json.dumps(error.body).encode()
     told = {"Content-Type": "application/json", "Content-Length": str(len(body)), "Connection": "close"}
-    headers = [(name.encode(), value.encode("latin-1")) for name, value in (told | error.headers).items()]
+    return [(name.encode(), value.encode("latin-1")) for name, value in (told | error.headers).items()], body
+
+
+async def send_error(error: ApiError, send: Send) -> None:
+    """The answer of a middleware."""
+    headers, body = encoded(error)
     await send({"type": "http.response.start", "status": error.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 

@@ -18,6 +18,8 @@ from transformers import (
     PreTrainedModel,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )
 
 from agent.engine import GenerationRequest, Sampling, complete
@@ -61,6 +63,28 @@ def changed(data: bytes, change: Callable[[dict[str, torch.Tensor]], None]) -> b
     tensors = load(data)
     change(tensors)
     return save(tensors)
+
+
+# ── int8 weights ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_int8_weights_answer_nearly_alike_and_the_loader_says_so(
+    make_loader: Load, tokenizer: Tokenizer, closing: list[ServedModel]
+) -> None:
+    loader = make_loader(quantization="int8")
+    assert (loader.weights, loader.dtype) == ("int8", torch.bfloat16)
+    closing += [loader.build("base", None), make_loader().build("base", None)]
+    small, whole = (complete(s.engine, GenerationRequest((1, 40, 2), Sampling(max_tokens=1))) for s in closing)
+    assert small[1][0].logprob == pytest.approx(whole[1][0].logprob, abs=1.0)
+    assert small[1][0].logprob != whole[1][0].logprob
+
+
+@pytest.mark.parametrize("without", [{"kernels": None}, {"dtype": "float32"}])
+def test_int8_weights_without_the_kernels_are_an_error_that_names_the_setting(
+    make_loader: Load, without: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError, match="int8 weights need the CPU kernels: .*; set HONED_QUANTIZATION to none"):
+        make_loader(quantization="int8", **without)
 
 
 # ── which runner ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -216,12 +240,16 @@ def small(kind: str = "llama", **changes: Any) -> PreTrainedModel:
         "llama": (LlamaForCausalLM, LlamaConfig),
         "mistral": (MistralForCausalLM, MistralConfig),
         "qwen2": (Qwen2ForCausalLM, Qwen2Config),
+        "qwen3": (Qwen3ForCausalLM, Qwen3Config),
     }
     model, config = kinds[kind]
     return model(config(**(values | changes)))
 
 
-@pytest.mark.parametrize("fine", [{}, {"kind": "mistral", "sliding_window": None}, {"head_dim": 256}])
+@pytest.mark.parametrize(
+    "fine",
+    [{}, {"kind": "mistral", "sliding_window": None}, {"head_dim": 256}, {"kind": "qwen2"}, {"kind": "qwen3"}],
+)
 def test_nothing_stands_against_a_model_that_fits(fine: dict[str, Any]) -> None:
     assert why_not(small(**fine)) is None
 
@@ -230,10 +258,10 @@ def test_nothing_stands_against_a_model_that_fits(fine: dict[str, Any]) -> None:
     ("changes", "reason"),
     [
         ({"kind": "gpt2"}, "Llama's architecture, and this is gpt2"),
-        ({"kind": "qwen2"}, "Llama's architecture, and this is qwen2"),
+        ({"kind": "qwen2", "use_sliding_window": True, "sliding_window": 32}, "this is qwen2"),
         ({"kind": "mistral", "sliding_window": 32}, "this is mistral"),
-        ({"attention_bias": True}, "no biases"),
-        ({"mlp_bias": True}, "no biases"),
+        ({"attention_bias": True}, "biases of queries, keys and values only"),
+        ({"mlp_bias": True}, "biases of queries, keys and values only"),
         ({"hidden_act": "gelu"}, "only the SiLU activation"),
         ({"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, "type 'dynamic'"),
         ({"hidden_size": 48}, "widths in steps of 32 and 16, got 48, 12, 48"),

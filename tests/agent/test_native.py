@@ -24,6 +24,10 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )
 
 from agent.engines.native import NativeRunner
@@ -46,6 +50,13 @@ SHAPES: dict[str, dict[str, Any]] = {
         "rope_parameters": LLAMA3 | {"original_max_position_embeddings": 64},
     },
     "three heads of 48": {"hidden_size": 96, "num_attention_heads": 3, "num_key_value_heads": 3, "head_dim": 48},
+    "qwen2, biases": {"model_type": "qwen2"},
+    "qwen3, norms of heads": {"model_type": "qwen3", "head_dim": 32},
+}
+KINDS: dict[str, tuple[Any, Any]] = {
+    "llama": (LlamaConfig, LlamaForCausalLM),
+    "qwen2": (Qwen2Config, Qwen2ForCausalLM),
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM),
 }
 LENGTHS = (1, 2, 5, 16, 17, 33, 64, 100)
 
@@ -58,10 +69,16 @@ def config(**changes: Any) -> dict[str, Any]:
 
 @cache
 def llama(shape: str) -> PreTrainedModel:
-    """A random Llama as it would be loaded: weights in bfloat16, rotary frequencies in float32. Nobody changes it."""
+    """A random Llama or a cousin as it would be loaded: weights in bfloat16, rotary frequencies in float32. Nobody
+    changes it.
+    """
     torch.manual_seed(2)
-    model = LlamaForCausalLM(LlamaConfig(**config(**SHAPES[shape]))).eval().requires_grad_(False)
-    for parameter in model.parameters():
+    values = config(**SHAPES[shape])
+    make_config, make_model = KINDS[values.pop("model_type", "llama")]
+    model: PreTrainedModel = make_model(make_config(**values)).eval().requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        if name.endswith(("bias", "norm.weight")):  # they begin as zeros and ones, which no fault would change
+            parameter.data += 0.3 * torch.randn(parameter.shape)
         parameter.data = parameter.data.to(torch.bfloat16)
     return model
 
@@ -87,8 +104,10 @@ def native(
     threads: int = 1,
     num_blocks: int = 64,
     weight: Weight | None = None,
+    is_int8: bool = False,
 ) -> Iterator[NativeRunner]:
-    runner = NativeRunner(library, pack(model, 200, weight), num_blocks=num_blocks, threads=threads)
+    packed = pack(model, 200, weight, is_int8=is_int8)
+    runner = NativeRunner(library, packed, num_blocks=num_blocks, threads=threads)
     try:
         yield runner
     finally:
@@ -136,6 +155,44 @@ def test_logits_are_as_near_to_float32_as_bfloat16_lets_them(library: ctypes.CDL
     theirs = errors(ReferenceRunner(model), widened(model))
     assert sum(off) / len(off) < min(MEAN_ERROR, 1.2 * sum(theirs) / len(theirs))
     assert max(off) < WORST_ERROR
+
+
+def rounded(model: PreTrainedModel) -> PreTrainedModel:
+    """The model whose products have each output's weights in 255 even steps, to be computed with in float32."""
+    wide = widened(model)
+    for linear in (m for m in wide.modules() if isinstance(m, torch.nn.Linear)):
+        scales = linear.weight.abs().amax(dim=1, keepdim=True) / 127
+        linear.weight = torch.nn.Parameter((linear.weight / scales).round() * scales, requires_grad=False)
+    return wide
+
+
+def test_int8_weights_are_the_rounded_ones_and_differ_from_the_whole_ones(library: ctypes.CDLL, shape: str) -> None:
+    model = llama(shape)
+    with native(library, model, is_int8=True) as runner:
+        off, from_whole = errors(runner, rounded(model)), errors(runner, widened(model))
+    assert sum(off) / len(off) < MEAN_ERROR
+    assert max(off) < WORST_ERROR
+    assert sum(from_whole) > sum(off)
+
+
+def test_int8_weights_give_the_same_bits_in_a_batch_and_with_any_threads(library: ctypes.CDLL, shape: str) -> None:
+    model = llama(shape)
+    with native(library, model, is_int8=True) as runner, native(library, model, is_int8=True, threads=3) as threaded:
+        alone = [read(runner, tokens(length)) for length in LENGTHS]
+        pieces = [
+            Piece(tokens(length), 0, list(range(7 * number, 7 * number + 7)), is_whole=True)
+            for number, length in enumerate(LENGTHS)
+        ]
+        for one in (runner, threaded):
+            assert all(torch.equal(row, it) for row, it in zip(one.run(pieces).logits, alone, strict=True))
+
+
+def test_int8_weights_that_are_not_finite_show_in_the_logits(library: ctypes.CDLL) -> None:
+    for value in (float("nan"), float("inf")):
+        model = copy.deepcopy(llama("grouped heads"))
+        model.model.layers[1].mlp.down_proj.weight[3, 5] = value
+        with native(library, model, is_int8=True) as runner:
+            assert not read(runner, tokens(3)).isfinite().all()
 
 
 def test_an_adapter_packed_in_is_the_adapter_merged_in(library: ctypes.CDLL, half_base: PreTrainedModel) -> None:
