@@ -84,11 +84,14 @@ class PromptRead:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The end of an answer: why, held-back text, and the fault if the reason is ERROR."""
+    """The end of an answer: why, held-back text, the fault if the reason is ERROR, and how many tokens of the prompt
+    were in the cache already.
+    """
 
     reason: FinishReason
     text: str = ""
     error: str | None = None
+    num_cached: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +140,9 @@ class Engine(Protocol):
         """Queue a request. The listener runs on the engine's thread and must not block.
         Raises EngineClosed, EngineBusy; ValueError for a prompt or setting that this model cannot have.
         """
+
+    def has_room(self) -> bool:
+        """Whether a request that comes now would be queued: for refusing others before work is put into them."""
 
     def num_active(self) -> int:
         """Requests queued or running."""

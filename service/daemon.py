@@ -6,7 +6,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from datetime import datetime
 from functools import cached_property
 
 import structlog
@@ -20,8 +19,8 @@ from service.access import Access
 from service.api.app import operator_app, public_app
 from service.api.operator import OperatorParts
 from service.api.parts import Parts
-from service.config import Settings, is_within
-from service.cycle import Cycle, NotStarted
+from service.config import Settings
+from service.cycle import Cycle
 from service.decisions import Decisions
 from service.evaluations import Evaluations
 from service.health import Health
@@ -30,7 +29,8 @@ from service.lock import StateLock
 from service.metrics import Metrics
 from service.review import Reviews
 from service.rollout import Rollout
-from service.scheduler import Scheduler, Timer
+from service.rounds import Rounds
+from service.scheduler import Scheduler
 from service.scoring import Scoring
 from service.snapshots import ChildSettings, Snapshots
 from service.sockets import host_of, listen_tcp, listen_unix, make_server
@@ -46,9 +46,6 @@ log = structlog.get_logger()
 
 Announce = Callable[[str, str, str], None]  # address, model name, state directory
 
-ADVANCE_SECONDS = 2.0
-HEALTH_SECONDS = 5.0
-SCORE_PATIENCE_SECONDS = 60.0
 SWITCH_SECONDS = 0.001  # how long another thread may keep Python's lock from the engine
 
 
@@ -85,9 +82,16 @@ class Daemon:
         )
         self.metrics = Metrics(self.rollout.serving, self.model_name)
         self.sentence_embedder = LoadedEmbedder(self.embedder)
-        self._scored_at = time.monotonic()
         self.access = Access(self.stores.api_keys)
-        self.scheduler = Scheduler(self._timers())
+        self.rounds = Rounds(
+            settings=settings,
+            stores=self.stores,
+            rollout=self.rollout,
+            cycle=self.cycle,
+            health=self.health,
+            scoring=lambda: self.scoring,
+        )
+        self.scheduler = Scheduler(self.rounds.timers())
 
     @property
     def model_name(self) -> str:
@@ -142,19 +146,14 @@ class Daemon:
             ask_per_day=self.settings.ask_per_day,
         )
 
-    def _timers(self) -> list[Timer]:
-        timers = [
-            Timer("advance", ADVANCE_SECONDS, self._advance, is_immediate=True),
-            Timer("score", self.settings.score_interval_seconds, self._score),
-            Timer("train", self.settings.train_interval_seconds, self._consider_training),
-            Timer("health", HEALTH_SECONDS, self._look_after),
-        ]
-        interval = notify.watchdog_interval()
-        return [*timers, Timer("watchdog", interval, self._ping, is_immediate=True)] if interval else timers
-
     def apps(self, address: str) -> tuple[FastAPI, FastAPI]:
         """The public and the operator's application over these parts."""
-        turns = Turns(self.rollout.serving, self.stores.interactions, self.metrics)
+        turns = Turns(
+            self.rollout.serving,
+            self.stores.interactions,
+            self.metrics,
+            answer_seconds=self.settings.answer_seconds,
+        )
         parts = Parts(
             self.settings,
             self.model_name,
@@ -206,47 +205,6 @@ class Daemon:
             Recipe(),
             self.settings.quiet_hours,
         )
-
-    # ── timers ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _advance(self) -> None:
-        """Bring runs forward, and share the cores: a step's threads wait for each other, so one that a training process
-        keeps from its core holds up all.
-        """
-        self.cycle.advance()
-        is_learning = bool(self.stores.runs.unfinished())
-        s = self.settings
-        self.rollout.serving.use_threads(min(s.threads, s.threads_beside_training) if is_learning else s.threads)
-
-    def _score(self) -> None:
-        """New interactions get their scores while nobody is being answered, or at last after a while."""
-        now = time.monotonic()
-        if self.rollout.serving.current.engine.num_active() and now - self._scored_at < SCORE_PATIENCE_SECONDS:
-            return
-        self._scored_at = now
-        if self.stores.interactions.unscored(1):
-            self.scoring.score_new()
-
-    def _consider_training(self) -> None:
-        is_quiet = is_within(datetime.now().astimezone().time(), self.settings.quiet_hours)
-        if not self.cycle.num_new_labels():
-            return
-        try:
-            self.cycle.start("schedule", is_quiet=is_quiet, recipe=Recipe())
-        except NotStarted as error:
-            log.info("run.not_started", reason=str(error))
-
-    def _look_after(self) -> None:
-        """Rebuild an engine whose worker died; else keep proof that it answers."""
-        if self.rollout.serving.current.engine.fault():
-            log.error("engine.died", fault=self.rollout.serving.current.engine.fault())
-            self.rollout.rebuild()
-        else:
-            self.health.probe()
-
-    def _ping(self) -> None:
-        if self.health.problem() is None:
-            notify.watchdog()
 
     # ── running ──────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -12,6 +12,7 @@ from store.records import FinishReason
 
 FIRST_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 NEXT_SECONDS = (0.005, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0)
+WRITE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 1.0)
 WHOLE_SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 GAUGES = (
     ("vllm:num_requests_running", "Requests in the batch.", "num_running"),
@@ -47,6 +48,7 @@ class Metrics:
         self._first = self._histogram("vllm:time_to_first_token_seconds", "Time to the first token.", FIRST_SECONDS)
         self._next = self._histogram("vllm:inter_token_latency_seconds", "Time between tokens.", NEXT_SECONDS)
         self._whole = self._histogram("vllm:e2e_request_latency_seconds", "Time of a whole request.", WHOLE_SECONDS)
+        self._write = self._histogram("honed:log_write_seconds", "Time to make a row durable.", WRITE_SECONDS)
         names = ("model_name", "finished_reason")
         self._ended = Counter("vllm:request_success", "Requests ended, by reason.", names, registry=self.registry)
         self._checkpoint = Gauge(
@@ -62,6 +64,9 @@ class Metrics:
     def ended(self, reason: FinishReason, seconds: float) -> None:
         self._ended.labels(**self._labels, finished_reason=reason.value).inc()
         self._whole.labels(**self._labels).observe(seconds)
+
+    def written(self, seconds: float) -> None:
+        self._write.labels(**self._labels).observe(seconds)
 
     def text(self, checkpoint_id: str) -> bytes:
         """The scrape, in Prometheus' text form."""

@@ -79,6 +79,10 @@ class Turn:
         return "".join(self.pieces)
 
     @property
+    def reason(self) -> FinishReason:
+        return self.end.reason if self.end else FinishReason.DISCONNECT
+
+    @property
     def uncertainty(self) -> float | None:
         return mean_entropy(self._traces())
 
@@ -100,7 +104,6 @@ class Turn:
             self.end = Finished(FinishReason.DISCONNECT)
 
     def record(self) -> Interaction:
-        reason = self.end.reason if self.end else FinishReason.DISCONNECT
         return Interaction(
             id=self.id,
             conversation_id=conversation_id(self.principal, self.messages),
@@ -109,7 +112,7 @@ class Turn:
             checkpoint_id=self.checkpoint_id,
             messages=self.messages,
             reply=self.reply,
-            finish_reason=reason,
+            finish_reason=self.reason,
             tokens=self._traces(),
             prompt_tokens=len(self.prompt_ids),
             latency_seconds=time.monotonic() - self.started,
@@ -144,13 +147,16 @@ class Mailbox:
 
 
 class Asked:
-    """The turns of one request, all from one checkpoint, and their events in the order they come."""
+    """The turns of one request, all from one checkpoint, and their events in the order they come. What has not ended
+    after so many seconds is cut, with reason LENGTH.
+    """
 
-    def __init__(self, metrics: Metrics, mailbox: Mailbox) -> None:
+    def __init__(self, metrics: Metrics, mailbox: Mailbox, seconds: float) -> None:
         self.turns: list[Turn] = []
         self._metrics = metrics
         self._mailbox = mailbox
         self._events: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
+        self._limit = asyncio.get_running_loop().call_later(seconds, self._cut)
 
     def listener(self, index: int) -> Listener:
         """For the engine's thread."""
@@ -160,19 +166,27 @@ class Asked:
         """Tokens and ends, until every turn has ended."""
         while any(turn.end is None for turn in self.turns):
             index, event = await self._events.get()
+            if self.turns[index].end is not None:
+                continue  # it was cut or abandoned meanwhile
             self._measure(self.turns[index], event)
             self.turns[index].take(event)
             yield self.turns[index], event
 
     def abandon(self) -> None:
+        """The client went away, or all is told."""
+        self._limit.cancel()
         for turn in self.turns:
             turn.abandon()
 
+    def _cut(self) -> None:
+        for index, turn in enumerate(self.turns):
+            if turn.end is None:
+                turn.ticket.cancel()
+                self._events.put_nowait((index, Finished(FinishReason.LENGTH)))
+
     def _measure(self, turn: Turn, event: Event) -> None:
         now = time.monotonic()
-        if isinstance(event, Finished):
-            self._metrics.ended(event.reason, now - turn.started)
-        elif isinstance(event, Token):
+        if isinstance(event, Token):
             if turn.tokens:
                 self._metrics.next_token(now - turn.newest_at)
             else:
@@ -183,10 +197,13 @@ class Asked:
 class Turns:
     """Starts turns on whatever serves, and makes them durable."""
 
-    def __init__(self, serving: Serving, interactions: Interactions, metrics: Metrics) -> None:
+    def __init__(
+        self, serving: Serving, interactions: Interactions, metrics: Metrics, *, answer_seconds: float
+    ) -> None:
         self._serving = serving
         self._interactions = interactions
         self._metrics = metrics
+        self._answer_seconds = answer_seconds
         self._mailboxes: WeakKeyDictionary[asyncio.AbstractEventLoop, Mailbox] = WeakKeyDictionary()
 
     def start(self, principal: str, questions: Sequence[Question]) -> Asked:
@@ -199,7 +216,7 @@ class Turns:
             return self._start(self._serving.current, principal, questions)
 
     def _start(self, served: ServedModel, principal: str, questions: Sequence[Question]) -> Asked:
-        asked = Asked(self._metrics, self._mailbox_here())
+        asked = Asked(self._metrics, self._mailbox_here(), self._answer_seconds)
         now, monotonic = time.time(), time.monotonic()
         try:
             for index, question in enumerate(questions):
@@ -225,9 +242,13 @@ class Turns:
         """Durable on return, also when the client went away meanwhile: a cancelled wait must not cancel the write.
         What asked for no token was no turn.
         """
+        for turn in turns:
+            self._metrics.ended(turn.reason, time.monotonic() - turn.started)
         turns = [turn for turn in turns if turn.question.sampling.max_tokens]
+        began = time.monotonic()
         written = [asyncio.wrap_future(self._interactions.submit(turn.record())) for turn in turns]
         await asyncio.shield(asyncio.gather(*written))
+        self._metrics.written(time.monotonic() - began)
         for turn in turns:
             _tell(turn)
 
@@ -246,7 +267,7 @@ def _tell(turn: Turn) -> None:
         "turn.finished",
         interaction=turn.id,
         checkpoint=turn.checkpoint_id,
-        reason=turn.end.reason.value if turn.end else None,
+        reason=turn.reason.value,
         tokens=len(turn.tokens),
         seconds=round(time.monotonic() - turn.started, 3),
     )

@@ -163,7 +163,7 @@ def test_only_the_engine_of_the_policies_reads_the_rules_that_ship() -> None:
         ("cedarpy", {"policies/engine.py"}),
         ("apscheduler", {"service/scheduler.py"}),
         ("faiss", {"store/vectors.py"}),
-        ("uvicorn", {"service/sockets.py"}),
+        ("uvicorn", {"service/sockets.py", "service/connections.py"}),
         ("http", {"service/client.py"}),
         ("httpx", set()),
     ],

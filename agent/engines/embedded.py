@@ -92,6 +92,9 @@ class EmbeddedEngine:
             self._open.add(slot)
         return slot
 
+    def has_room(self) -> bool:
+        return not self._waiting.full()
+
     def num_active(self) -> int:
         return len(self._open)
 
@@ -271,7 +274,7 @@ class EmbeddedEngine:
         """Tell a request its end, once: it is no longer open, whatever its listener does."""
         with self._lock:
             self._open.discard(slot)
-        slot.listener(Finished(reason, slot.text.flush(), error))
+        slot.listener(Finished(reason, slot.text.flush(), error, slot.num_found))
 
     def _end_all(self, message: str) -> None:
         with self._lock:  # whoever comes now is refused by `submit`: it drains or has a fault

@@ -10,6 +10,7 @@ from service.api.door import Door
 from service.api.limits import Limits
 from service.api.operator import OperatorParts
 from service.api.parts import Parts
+from service.api.room import Room
 
 
 def public_app(parts: Parts, access: Access | None) -> FastAPI:
@@ -35,5 +36,6 @@ def _app(parts: Parts) -> FastAPI:
     app.include_router(embeddings.router(parts))
     app.include_router(people.router(parts))
     errors.install(app)
-    app.add_middleware(Limits, max_body_bytes=parts.settings.max_body_bytes)
+    app.add_middleware(Room, serving=parts.serving)
+    app.add_middleware(Limits, max_body_bytes=parts.settings.max_body_bytes)  # around it: the last added is outermost
     return app

@@ -1,5 +1,6 @@
 """From a request to turns under way: what the chat and the completions routes have in common."""
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
@@ -111,16 +112,23 @@ async def collect(parts: Parts, asked: Asked, request: Request) -> None:
     """Wait for the whole answers, giving up when the client does; the rows are durable on return.
     503 when the engine failed.
     """
+    leaving = asyncio.create_task(_abandon_when_gone(request, asked))
     try:
         async for _ in asked.events():
-            if await request.is_disconnected():
-                asked.abandon()
+            pass
     finally:
+        leaving.cancel()
         asked.abandon()
         await parts.turns.save(asked.turns)
     for turn in asked.turns:
         if turn.end is not None and turn.end.reason is FinishReason.ERROR:
             raise failure(turn)
+
+
+async def _abandon_when_gone(request: Request, asked: Asked) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    asked.abandon()
 
 
 async def follow(parts: Parts, asked: Asked) -> AsyncGenerator[tuple[Turn, Event], None]:

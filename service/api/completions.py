@@ -13,6 +13,7 @@ from service.api.asking import CHECKPOINT_HEADER, Prompt, collect, failure, foll
 from service.api.errors import ApiError
 from service.api.parts import Parts
 from service.api.schemas import CompletionRequest, DetokenizeRequest, TokenizeRequest
+from service.api.tools import plain
 from service.turns import Asked, Turn
 from store.records import FinishReason
 
@@ -37,7 +38,7 @@ def router(parts: Parts) -> APIRouter:
         require_model(parts, body.model or parts.model_name)
         tokenizer = parts.loader.tokenizer
         if body.messages is not None:
-            ids = tokenizer.chat_ids([{"role": m.role, "content": m.content or ""} for m in body.messages])
+            ids = tokenizer.chat_ids([plain(message) for message in body.messages])
         else:
             ids = tokenizer.ids(body.prompt or "")
         return {"tokens": ids, "count": len(ids), "max_model_len": parts.loader.max_context}

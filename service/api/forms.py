@@ -8,9 +8,17 @@ from service.api.strict import Strict
 
 MAX_TEXT = 200_000
 MAX_CALLS = 32
+MAX_PARTS = 64
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Content = Annotated[str, StringConstraints(max_length=MAX_TEXT)]
+
+
+class TextPart(Strict):
+    """A part of a message; of the kinds that OpenAI knows only text is read here."""
+
+    type: Literal["text"]
+    text: Content
 
 
 class CalledFunction(Strict):

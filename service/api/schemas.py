@@ -13,7 +13,17 @@ from pydantic import (
     model_validator,
 )
 
-from service.api.forms import MAX_CALLS, MAX_TEXT, Content, NamedTool, ResponseFormat, Tool, ToolCall
+from service.api.forms import (
+    MAX_CALLS,
+    MAX_PARTS,
+    MAX_TEXT,
+    Content,
+    NamedTool,
+    ResponseFormat,
+    TextPart,
+    Tool,
+    ToolCall,
+)
 from service.api.strict import Strict
 from store.records import Rating
 
@@ -27,8 +37,8 @@ MAX_INPUTS = 256
 class Message(Strict):
     """One message of a conversation."""
 
-    role: Literal["system", "user", "assistant", "tool"]
-    content: Content | None = None
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Content | Annotated[list[TextPart], Field(min_length=1, max_length=MAX_PARTS)] | None = None
     name: str | None = None
     tool_calls: Annotated[list[ToolCall], Field(max_length=MAX_CALLS)] | None = None
     tool_call_id: Annotated[str, StringConstraints(max_length=64)] | None = None
@@ -42,6 +52,13 @@ class Message(Strict):
         if (self.tool_call_id is not None) != (self.role == "tool"):
             raise ValueError("tool_call_id belongs to messages of role 'tool', and to all of them")
         return self
+
+    @property
+    def text(self) -> str:
+        """What it says, its parts one after the other."""
+        if isinstance(self.content, list):
+            return "".join(part.text for part in self.content)
+        return self.content or ""
 
 
 class StreamOptions(Strict):

@@ -34,9 +34,15 @@ def honed(turn: Turn) -> dict[str, Any]:
 
 def usage(turns: Sequence[Turn], num_choices: int) -> dict[str, Any]:
     """A prompt counts once, however many choices of it were asked for."""
-    prompt = sum(len(turn.prompt_ids) for turn in turns[::num_choices])
+    prompts = turns[::num_choices]
+    prompt = sum(len(turn.prompt_ids) for turn in prompts)
     completion = sum(len(turn.tokens) for turn in turns)
-    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": sum(turn.end.num_cached for turn in prompts if turn.end)},
+    }
 
 
 def chat_logprobs(tokens: Sequence[Token]) -> dict[str, Any]:

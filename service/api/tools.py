@@ -23,7 +23,7 @@ INTRODUCTION = (
 
 def written_out(body: ChatRequest) -> tuple[Mapping[str, Any], ...]:
     """The conversation as roles and text."""
-    messages = [_plain(message) for message in body.messages]
+    messages = [plain(message) for message in body.messages]
     tools = offered(body)
     if not tools:
         return tuple(messages)
@@ -73,14 +73,15 @@ def calls_of(text: str, tools: Sequence[Tool]) -> tuple[str, list[dict[str, Any]
     ]
 
 
-def _plain(message: Message) -> dict[str, Any]:
-    content = message.content or ""
+def plain(message: Message) -> dict[str, Any]:
+    """One message as a chat template knows it: developers speak as the system, tools as the user."""
+    content = message.text
     if message.role == "tool":
         return {"role": "user", "content": f"<tool_response>{content}</tool_response>"}
     for call in message.tool_calls or ():
         said = f'{{"name": {json.dumps(call.function.name)}, "arguments": {call.function.arguments}}}'
         content += f"{grammar.CALL_BEGIN}{said}{grammar.CALL_END}"
-    return {"role": message.role, "content": content}
+    return {"role": "system" if message.role == "developer" else message.role, "content": content}
 
 
 def _describe(tool: Tool) -> str:

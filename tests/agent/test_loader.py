@@ -83,7 +83,7 @@ def test_int8_weights_answer_nearly_alike_and_the_loader_says_so(
 def test_int8_weights_without_the_kernels_are_an_error_that_names_the_setting(
     make_loader: Load, without: dict[str, Any]
 ) -> None:
-    with pytest.raises(ValueError, match="int8 weights need the CPU kernels: .*; set HONED_QUANTIZATION to none"):
+    with pytest.raises(ValueError, match=r"int8 weights need the CPU kernels: .*; set HONED_QUANTIZATION to none"):
         make_loader(quantization="int8", **without)
 
 

@@ -1,12 +1,13 @@
 """A small load generator for any OpenAI-compatible chat endpoint: many streams at once, each token's time noted.
 
-It speaks HTTP/1.1 over plain asyncio sockets, since on two cores a full client library would take from the server what
-it is to measure.
+It speaks HTTP/1.1 over plain asyncio sockets and reads what came only after the last byte has: on two cores, all that
+the client does while the server works is taken from what it measures.
 """
 
 import asyncio
 import json
 import time
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -52,14 +53,20 @@ async def ask(endpoint: Endpoint, body: dict[str, Any]) -> Reply:
         reader, writer = await asyncio.open_connection(parts.hostname, parts.port, limit=1 << 22)
         try:
             writer.write(_request(endpoint, parts.netloc, {"model": endpoint.model, **body}))
-            await writer.drain()
-            await _read(reader, reply, began, is_stream=bool(body.get("stream")))
+            blocks = [(time.perf_counter() - began, block) async for block in _blocks(reader)]
         finally:
             writer.close()
-    except (OSError, ValueError, asyncio.IncompleteReadError) as error:
+        reply.seconds = time.perf_counter() - began
+        _take_all(reply, blocks, is_stream=bool(body.get("stream")))
+    except (OSError, ValueError, IndexError, KeyError) as error:
         reply.error = f"{type(error).__name__}: {error}"
-    reply.seconds = time.perf_counter() - began
+        reply.seconds = reply.seconds or time.perf_counter() - began
     return reply
+
+
+async def _blocks(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    while block := await reader.read(1 << 16):
+        yield block
 
 
 def _request(endpoint: Endpoint, host: str, body: dict[str, Any]) -> bytes:
@@ -69,25 +76,58 @@ def _request(endpoint: Endpoint, host: str, body: dict[str, Any]) -> bytes:
     return f"{head}Content-Length: {len(data)}\r\nConnection: close\r\n\r\n".encode() + data
 
 
-async def _read(reader: asyncio.StreamReader, reply: Reply, began: float, *, is_stream: bool) -> None:
-    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-    reply.status = int(head.split(" ", 2)[1])
-    for line in head.split("\r\n"):
-        if line.lower().startswith("x-honed-checkpoint:"):
-            reply.checkpoint = line.partition(":")[2].strip()
+def _take_all(reply: Reply, blocks: list[tuple[float, bytes]], *, is_stream: bool) -> None:
+    """Head and body of one response that ended with its connection."""
+    head, _, rest = b"".join(block for _, block in blocks).partition(b"\r\n\r\n")
+    lines = head.decode("latin-1").lower().split("\r\n")
+    reply.status = int(lines[0].split(" ", 2)[1])
+    headers = dict(line.split(": ", 1) for line in lines[1:] if ": " in line)
+    reply.checkpoint = headers.get("x-honed-checkpoint")
+    is_chunked = "chunked" in headers.get("transfer-encoding", "")
     if not is_stream or reply.status != 200:
-        _take_whole(reply, await reader.read())
+        _take_whole(reply, b"".join(_unchunked(rest)) if is_chunked else rest)
         return
+    text, number, came = bytearray(), 0, len(blocks[0][1])
+    start = len(head) + 4
     is_done = False
-    while line := await reader.readline():
-        if line.startswith(b"data: "):
-            data = line[6:].strip()
-            is_done = is_done or data == b"[DONE]"
-            if data != b"[DONE]":
-                _take(reply, json.loads(data), time.perf_counter() - began)
-                is_done = is_done or reply.error is not None
-    if not is_done and not reply.texts:
+    for at, part in _parts(rest, is_chunked=is_chunked):  # `at`: where in the body the part ends
+        while came < start + at:
+            number += 1
+            came += len(blocks[number][1])
+        text += part
+        while (end := text.find(b"\n\n")) >= 0:
+            event = bytes(text[:end])
+            del text[: end + 2]
+            is_done = is_done or event.endswith(b"[DONE]")
+            if event.startswith(b"data: ") and not event.endswith(b"[DONE]"):
+                _take(reply, json.loads(event[6:]), blocks[number][0])
+    if not is_done and not reply.texts and reply.error is None:
         raise ValueError("the stream ended without an answer")
+
+
+def _parts(body: bytes, *, is_chunked: bool) -> Iterator[tuple[int, bytes]]:
+    """Chunks with the place where each ends; without chunks, events."""
+    at = 0
+    if is_chunked:
+        for chunk in _unchunked(body):
+            at = body.index(chunk, at) + len(chunk)
+            yield at, chunk
+        return
+    for event in body.split(b"\n\n"):
+        at += len(event) + 2
+        yield min(at, len(body)), event + b"\n\n"
+
+
+def _unchunked(body: bytes) -> Iterator[bytes]:
+    at = 0
+    while at < len(body):
+        end = body.index(b"\r\n", at)
+        size = int(body[at:end], 16)
+        if size == 0:
+            return
+        yield body[end + 2 : end + 2 + size]
+        at = end + 2 + size + 2
+    raise ValueError("the connection ended before the last chunk")
 
 
 def _take(reply: Reply, chunk: dict[str, Any], at: float) -> None:

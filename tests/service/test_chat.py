@@ -9,7 +9,7 @@ import pytest
 
 from service.daemon import Daemon
 from store.records import FinishReason, Interaction
-from tests.service.conftest import Desk, served, wait_until
+from tests.service.conftest import Desk, post, served, wait_until
 
 HI = [{"role": "user", "content": "Hi"}]
 
@@ -248,8 +248,41 @@ def test_a_full_queue_answers_429_with_a_time_to_come_back(make_daemon):
                 waiting = second.iter_lines()
                 next(waiting)
                 refused = client.post(url, json=body)
+                unread = client.post(url, content=b"no JSON at all")
+                other = client.get("/v1/models")
                 del running, waiting  # iterators that are gone close their streams
         assert refused.status_code == 429
         assert refused.headers["Retry-After"] == "1"
         assert refused.json()["error"]["code"] == "queue_full"
+        assert unread.status_code == 429  # before it was understood
+        assert other.status_code == 200
         wait_until(lambda: desk.daemon.rollout.serving.current.engine.num_active() == 0)
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_an_answer_past_its_time_ends_with_what_it_has_and_the_engine_is_free(make_daemon, is_stream):
+    desk = Desk(make_daemon(answer_seconds=0.3, max_context=4096))
+    body = {"model": desk.model, "messages": HI, "max_tokens": 900, "temperature": 0, "stream": is_stream}
+    answer = post(desk.public, "/v1/chat/completions", {**body, "ignore_eos": True})
+    assert answer.status_code == 200
+    assert '"finish_reason": "length"' in answer.text or '"finish_reason":"length"' in answer.text
+    found = desk.daemon.stores.interactions.recent(1)[0]
+    assert found.finish_reason is FinishReason.LENGTH
+    assert 0 < len(found.tokens) < 900
+    wait_until(lambda: desk.daemon.rollout.serving.current.engine.num_active() == 0)
+
+
+def test_parts_of_text_and_the_developers_word_are_read_as_one_text_and_the_systems(shared_desk):
+    parts = [{"type": "text", "text": "Good "}, {"type": "text", "text": "day"}]
+    asked = {"messages": [{"role": "developer", "content": "Be kind."}, {"role": "user", "content": parts}]}
+    whole = {"messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Good day"}]}
+    first, second = (shared_desk.chat(body).json() for body in (asked, whole))
+    assert first["choices"][0]["message"] == second["choices"][0]["message"]
+    assert row(shared_desk.daemon, first["honed"]["interaction_id"]).messages == tuple(whole["messages"])
+
+
+def test_usage_tells_how_much_of_the_prompt_was_known_already(shared_desk):
+    text = "a question that nobody has asked before, long enough for several blocks of the cache"
+    first, second = (shared_desk.ask(text)["usage"] for _ in range(2))
+    assert first["prompt_tokens_details"]["cached_tokens"] < 16 * 2
+    assert second["prompt_tokens_details"]["cached_tokens"] == (second["prompt_tokens"] - 1) // 16 * 16

@@ -73,7 +73,7 @@ def test_a_dead_engine_refuses_with_503_until_it_is_rebuilt_from_disk(promoted):
     assert struck.headers["Retry-After"] == refused.headers["Retry-After"] == "1"
     assert promoted.public.get("/health/ready").status_code == 503
     assert "NaN" in promoted.operator.get("/operator/status").json()["problem"]
-    promoted.daemon._look_after()
+    promoted.daemon.rounds.look_after()
     assert promoted.answer() == before
     assert promoted.serving == champion
     assert promoted.public.get("/health/ready").json() == {"status": "ready", "checkpoint": champion}
@@ -97,7 +97,7 @@ def test_a_stream_that_its_engine_leaves_ends_with_an_error_and_its_row_says_so(
 
 def test_a_healthy_engine_is_left_alone(desk):
     engine = desk.daemon.rollout.serving.current.engine
-    desk.daemon._look_after()
+    desk.daemon.rounds.look_after()
     assert desk.daemon.rollout.serving.current.engine is engine
 
 
@@ -107,7 +107,7 @@ def test_an_engine_rebuilt_from_a_damaged_champion_falls_back_and_status_says_so
     spoil(promoted)
     promoted.chat({"messages": HI})
     wait_until(promoted.daemon.rollout.serving.current.engine.fault)
-    promoted.daemon._look_after()
+    promoted.daemon.rounds.look_after()
     assert promoted.serving == promoted.daemon.base.id
     (refused,) = promoted.operator.get("/operator/status").json()["refused"]
     assert refused["checkpoint"] == champion

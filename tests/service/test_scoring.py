@@ -172,5 +172,5 @@ def test_a_lost_or_damaged_index_is_made_again_from_the_rows(room, spoil: Callab
 def test_a_daemon_scores_with_a_local_embedder_and_its_pooling(shared_desk):
     """The embedder's folders come with it: without its pooling it has no vectors."""
     shared_desk.ask("something to score")
-    shared_desk.daemon._score()
+    shared_desk.daemon.rounds.score()
     assert shared_desk.daemon.stores.interactions.vectors()[1].shape[1] == 16

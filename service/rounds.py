@@ -1,0 +1,99 @@
+"""What the daemon does by itself, again and again: bring runs forward, score, think of training, look after the engine.
+
+Each round is one method; when it comes is the scheduler's affair.
+"""
+
+import time
+from collections.abc import Callable
+from datetime import datetime
+
+import structlog
+
+from agent.recipe import Recipe
+from service import notify
+from service.config import Settings, is_within
+from service.cycle import Cycle, NotStarted
+from service.health import Health
+from service.rollout import Rollout
+from service.scheduler import Timer
+from service.scoring import Scoring
+from service.stores import Stores
+
+log = structlog.get_logger()
+
+ADVANCE_SECONDS = 2.0
+HEALTH_SECONDS = 5.0
+SCORE_PATIENCE_SECONDS = 60.0
+
+
+class Rounds:
+    """`scoring` is called when there is first something to score: to build it loads the embedder."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        stores: Stores,
+        rollout: Rollout,
+        cycle: Cycle,
+        health: Health,
+        scoring: Callable[[], Scoring],
+    ) -> None:
+        self._settings = settings
+        self._stores = stores
+        self._rollout = rollout
+        self._cycle = cycle
+        self._health = health
+        self._scoring = scoring
+        self._scored_at = time.monotonic()
+
+    def timers(self) -> list[Timer]:
+        timers = [
+            Timer("advance", ADVANCE_SECONDS, self.advance, is_immediate=True),
+            Timer("score", self._settings.score_interval_seconds, self.score),
+            Timer("train", self._settings.train_interval_seconds, self.consider_training),
+            Timer("health", HEALTH_SECONDS, self.look_after),
+        ]
+        interval = notify.watchdog_interval()
+        return [*timers, Timer("watchdog", interval, self.ping, is_immediate=True)] if interval else timers
+
+    def advance(self) -> None:
+        """Bring runs forward, and share the cores: a step's threads wait for each other, so one that a training process
+        keeps from its core holds up all.
+        """
+        self._cycle.advance()
+        is_learning = bool(self._stores.runs.unfinished())
+        s = self._settings
+        self._rollout.serving.use_threads(min(s.threads, s.threads_beside_training) if is_learning else s.threads)
+
+    def score(self) -> None:
+        """New interactions get their scores while nobody is being answered, or at last after a while."""
+        now = time.monotonic()
+        if self._rollout.serving.current.engine.num_active() and now - self._scored_at < SCORE_PATIENCE_SECONDS:
+            return
+        self._scored_at = now
+        if self._stores.interactions.unscored(1):
+            self._scoring().score_new()
+
+    def consider_training(self) -> None:
+        is_quiet = is_within(datetime.now().astimezone().time(), self._settings.quiet_hours)
+        if not self._cycle.num_new_labels():
+            return
+        try:
+            self._cycle.start("schedule", is_quiet=is_quiet, recipe=Recipe())
+        except NotStarted as error:
+            log.info("run.not_started", reason=str(error))
+
+    def look_after(self) -> None:
+        """Rebuild an engine whose worker died; else keep proof that it answers."""
+        fault = self._rollout.serving.current.engine.fault()
+        if fault:
+            log.error("engine.died", fault=fault)
+            self._rollout.rebuild()
+        else:
+            self._health.probe()
+
+    def ping(self) -> None:
+        """Tell systemd that it answers."""
+        if self._health.problem() is None:
+            notify.watchdog()
