@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 0
 
-.PHONY: help run test test-model test-crash demo bench bench-peers bench-swaps bench-overload bench-retention lint fix clean
+.PHONY: help run test test-model test-crash test-api demo bench bench-peers bench-swaps bench-overload bench-retention lint fix clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -23,6 +23,9 @@ test-model: .venv/tested  ## The whole cycle on the real default model, end to e
 
 test-crash: .venv/tested  ## Kill the daemon at 30 random moments (about ten minutes)
 	HONED_TEST_KILLS=30 $(BIN)/python -m pytest -m crash tests/test_crash.py
+
+test-api: .venv/tested  ## 2,000 requests that our OpenAPI document knows or forbids (a few minutes)
+	HONED_TEST_CASES=220 $(BIN)/python -m pytest -s tests/service/test_openapi.py
 
 demo: .venv/installed  ## The whole cycle on the real model, in a directory of its own
 	@$(BIN)/honed demo

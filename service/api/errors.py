@@ -96,6 +96,8 @@ def from_validation(problem: Any) -> ApiError:
         return ApiError(400, f"the body is not a JSON object: {problem['msg']}", code="invalid_json")
     if problem["type"] == "json_invalid":
         return ApiError(400, f"the body is not JSON: {problem['ctx']['error']}", code="invalid_json")
+    if not where:
+        return ApiError(400, f"the body: {problem['msg'].removeprefix('Value error, ')}", code="invalid_value")
     name = ".".join(where) or "a field whose name is not Unicode"
     if problem["type"] == "extra_forbidden":
         return ApiError(400, f"{name} is not supported here; leave it out", param=name, code="unsupported_parameter")
