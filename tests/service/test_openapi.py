@@ -11,6 +11,7 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import Case, GenerationMode
+from schemathesis.schemas import APIOperation
 
 from tests.service.conftest import Desk, MakeDaemon, served
 
@@ -33,6 +34,30 @@ def make_possible(body: dict[str, Any], path: str, model: str) -> None:
         body["messages"] = [*plain, {"role": "user", "content": "Hi"}]
 
 
+def answered(operation: APIOperation[Any, Any, Any, Any], mode: GenerationMode, model: str) -> list[int]:
+    """The statuses of so many cases of one kind. AssertionError with the request for one that is our failure."""
+    statuses = []
+
+    @settings(
+        max_examples=CASES,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=operation.as_strategy(generation_mode=mode))
+    def ask(case: Case) -> None:
+        if mode is GenerationMode.POSITIVE and isinstance(case.body, dict):
+            make_possible(case.body, case.path, model)
+        answer = case.call(timeout=60)
+        assert answer.status_code < 500, f"{case.as_curl_command()}\n{answer.text}"
+        statuses.append(answer.status_code)
+
+    ask()
+    return statuses
+
+
 @pytest.mark.timeout(1800)
 def test_no_request_that_the_document_knows_or_forbids_is_a_failure_of_ours(desk: Desk) -> None:
     engine = desk.daemon.rollout.serving.current.engine
@@ -44,24 +69,7 @@ def test_no_request_that_the_document_knows_or_forbids_is_a_failure_of_ours(desk
             operation = result.ok()
             can_be_wrong = "requestBody" in operation.definition.raw  # any text is a name in a path
             for mode in GenerationMode if can_be_wrong else [GenerationMode.POSITIVE]:
-
-                @settings(
-                    max_examples=CASES,
-                    deadline=None,
-                    database=None,
-                    derandomize=True,
-                    phases=[Phase.generate],
-                    suppress_health_check=list(HealthCheck),
-                )
-                @given(case=operation.as_strategy(generation_mode=mode))
-                def ask(case: Case) -> None:
-                    if mode is GenerationMode.POSITIVE and isinstance(case.body, dict):
-                        make_possible(case.body, case.path, desk.model)
-                    answer = case.call(timeout=60)
-                    answers[answer.status_code] += 1
-                    assert answer.status_code < 500, f"{case.as_curl_command()}\n{answer.text}"
-
-                ask()
+                answers.update(answered(operation, mode, desk.model))
     print(f"{answers.total()} cases: {dict(answers)}")
     assert answers[200] > CASES / 2
     assert desk.daemon.rollout.serving.current.engine is engine
