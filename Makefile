@@ -6,7 +6,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 0
 
-.PHONY: help run test test-model test-crash test-api demo bench bench-peers bench-swaps bench-overload bench-retention lint fix clean
+.PHONY: help run test test-model test-crash test-api demo bench bench-peers bench-swaps bench-independence bench-training \
+  bench-overload bench-log bench-retention lint fix clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,16 +31,26 @@ test-api: .venv/tested  ## 2,000 requests that our OpenAPI document knows or for
 demo: .venv/installed  ## The whole cycle on the real model, in a directory of its own
 	@$(BIN)/honed demo
 
-bench: bench-peers bench-swaps bench-overload  ## All serving benchmarks (half an hour, and ten minutes once to build the others)
+bench: .venv/tested  ## All of serving's figures, in one table and in docs/serving.md (fifty minutes; ten more once, to build the others)
+	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.bench
 
-bench-peers: .venv/tested  ## Tokens a second beside llama.cpp, vLLM and transformers serve
+bench-peers: .venv/tested  ## Tokens a second beside llama.cpp, vLLM, transformers serve and generate()
 	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.serving
 
 bench-swaps: .venv/tested  ## 10,000 requests while the weights change 20 times
 	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.swaps
 
+bench-independence: .venv/tested  ## 200 seeded requests alone and in company
+	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.independence
+
+bench-training: .venv/tested  ## Serving beside a training run, and the run beside serving
+	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.beside_training
+
 bench-overload: .venv/tested  ## A minute at ten times what the daemon can do
 	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.overload
+
+bench-log: .venv/tested  ## What a durable row costs
+	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.durability
 
 bench-retention: .venv/installed  ## Which retention questions the default base gets right by luck (five minutes)
 	PYTHONPATH=. $(BIN)/python tests/benchmarks/retention_stability.py

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from tests.benchmarks import own, peers
+from tests.benchmarks.findings import Finding, at_most, exactly
 from tests.benchmarks.load import Endpoint, Reply, ask, percentile, streams
 from tests.benchmarks.serving import story
 
@@ -25,6 +26,7 @@ TOKENS = 16
 AT_ONCE = 32
 SECONDS = 60.0
 FACTOR = 10
+SETTLE_SECONDS = 30.0  # scoring waits for a pause, and loads the embedder for the first time
 
 
 def body(number: int) -> dict[str, Any]:
@@ -43,38 +45,47 @@ async def storm(endpoint: Endpoint, per_second: float, tick: Any) -> list[Reply]
     return list(await asyncio.gather(*tasks))
 
 
-async def measure(running: peers.Running, progress: Progress) -> dict[str, Any]:
+async def measure(running: peers.Running, progress: Progress) -> list[Finding]:
     endpoint = Endpoint(running.url, running.peer.model)
     task = progress.add_task("capacity", total=SECONDS)
     await streams(endpoint, [body(number) for number in range(64)], AT_ONCE)
     replies, seconds = await streams(endpoint, [body(1000 + number) for number in range(400)], AT_ONCE)
     capacity = len(replies) / seconds
     normal = percentile([reply.seconds for reply in replies], 0.99)
+    await asyncio.sleep(SETTLE_SECONDS)
     before = running.resident_bytes()
     progress.update(task, description=f"{FACTOR} × {capacity:.0f} requests a second")
     stormed = await storm(endpoint, FACTOR * capacity, lambda at: progress.update(task, completed=at))
     after = running.resident_bytes()
-    good = [reply.seconds for reply in stormed if reply.status == 200]
-    counts = Counter(reply.status if reply.status else str(reply.error) for reply in stormed)
-    return {
-        "capacity_per_second": round(capacity, 1),
-        "sent": len(stormed),
-        "by_status": {str(status): count for status, count in counts.items()},
-        "broken_200": sum(reply.status == 200 and not reply.is_whole for reply in stormed),
-        "normal_p99_seconds": round(normal, 3),
-        "overload_p99_seconds": round(percentile(good, 0.99), 3),
-        "p99_ratio": round(percentile(good, 0.99) / normal, 2),
-        "rss_mib_before": before >> 20,
-        "rss_growth": f"{after / before - 1:.1%}",
-    }
+    return judge(stormed, capacity, normal, after / before - 1)
+
+
+def judge(stormed: list[Reply], capacity: float, normal: float, growth: float) -> list[Finding]:
+    good = [reply for reply in stormed if reply.is_whole]
+    refused = sum(reply.status == 429 for reply in stormed)
+    others = Counter(str(r.status or r.error) for r in stormed if not r.is_whole and r.status != 429)
+    said = f"neither a whole 200 nor 429{': ' if others else ''}{', '.join(others)}"
+    busy = percentile([reply.seconds for reply in good], 0.99)
+    return [
+        Finding("overload", f"{FACTOR} × {capacity:.0f} requests a second for a minute", f"{len(stormed):,} sent"),
+        Finding("overload", "answered, refused with 429", f"{len(good):,}, {refused:,}"),
+        exactly("overload", said, others.total(), 0),
+        at_most("overload", f"p99 {normal * 1e3:.0f} to {busy * 1e3:.0f} ms: ratio", busy / normal, 2.0),
+        at_most("overload", "growth of resident memory", growth * 100, 10, " %"),
+    ]
+
+
+def run(console: Console) -> list[Finding]:
+    own.CACHE.mkdir(parents=True, exist_ok=True)
+    with Progress(console=console) as progress, tempfile.TemporaryDirectory() as logs:
+        with peers.running(own.honed(os.cpu_count() or 1), PORT, Path(logs) / "log") as running:
+            return asyncio.run(measure(running, progress))
 
 
 def main() -> int:
-    own.CACHE.mkdir(parents=True, exist_ok=True)
-    with Progress(console=Console(stderr=True)) as progress, tempfile.TemporaryDirectory() as logs:
-        with peers.running(own.honed(os.cpu_count() or 1), PORT, Path(logs) / "log") as running:
-            found = asyncio.run(measure(running, progress))
-    Console().print_json(data=found)
+    console = Console()
+    for finding in run(console):
+        console.print(finding.name, finding.figure, finding.aim, finding.judgement)
     return 0
 
 

@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from tests.benchmarks import own
+from tests.benchmarks.findings import Finding, at_most, exactly
 from tests.benchmarks.load import Endpoint, Reply, ask, percentile
 
 QUESTIONS = 40
@@ -202,6 +203,40 @@ def _is_its_own(one: Timed, side: Side) -> bool:
     return kind is not None and one.reply.text == side.answers[kind][one.number]
 
 
+def run(console: Console, num_requests: int = 10_000, num_swaps: int = 20) -> list[Finding]:
+    console.print(f"swaps: {num_requests:,} requests over {num_swaps} swaps (several minutes)")
+    told = measure(console, num_requests, num_swaps)
+    ratio = told["p99_during_seconds"] / told["p99_apart_seconds"]
+    apart, during = (f"{told[name] * 1e3:.0f}" for name in ("p99_apart_seconds", "p99_during_seconds"))
+    return [
+        Finding("swaps", "requests, half of them streaming", f"{told['requests']:,} over {told['swaps']} swaps"),
+        exactly("swaps", f"failed {told['first_failure'] or ''}".strip(), told["failed"], 0),
+        exactly("swaps", "not the answer of the checkpoint they name", told["not_its_checkpoints_answer"], 0),
+        at_most("swaps", f"p99 {apart} ms apart, {during} ms during a swap: ratio", ratio, 2.0),
+        Finding(
+            "swaps", "a swap, from the order to the last answer of the old weights", f"{told['swap_seconds']:.1f} s"
+        ),
+    ]
+
+
+def measure(console: Console, num_requests: int, num_swaps: int) -> dict[str, Any]:
+    command = [sys.executable, "-m", "tests.benchmarks.swaps", "--serve", str(PORT)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        side = Side(process)
+        side.answers = side.next()["answers"]
+        side.next()
+        endpoint = Endpoint(f"http://127.0.0.1:{PORT}", "m")
+        with Progress(console=console) as progress:
+            task = progress.add_task("requests", total=num_requests)
+            time.sleep(1.0)  # the socket opens after the parts are built
+            done = asyncio.run(load(endpoint, num_requests, side, num_swaps, lambda: progress.advance(task)))
+        return judge(done, side)
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
@@ -211,21 +246,9 @@ def main() -> int:
     if chosen.serve:
         serve(chosen.serve)
         return 0
-    command = [sys.executable, "-m", "tests.benchmarks.swaps", "--serve", str(PORT)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    try:
-        side = Side(process)
-        side.answers = side.next()["answers"]
-        side.next()
-        endpoint = Endpoint(f"http://127.0.0.1:{PORT}", "m")
-        with Progress(console=Console(stderr=True)) as progress:
-            task = progress.add_task("requests", total=chosen.requests)
-            time.sleep(1.0)  # the socket opens after the parts are built
-            done = asyncio.run(load(endpoint, chosen.requests, side, chosen.swaps, lambda: progress.advance(task)))
-        Console().print_json(data=judge(done, side))
-    finally:
-        process.terminate()
-        process.wait(60)
+    console = Console()
+    for finding in run(console, chosen.requests, chosen.swaps):
+        console.print(finding.name, finding.figure, finding.aim, finding.judgement)
     return 0
 
 

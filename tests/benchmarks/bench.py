@@ -1,0 +1,93 @@
+"""Everything that serving is to show, in one run on one machine: `make bench`
+
+Prints the tables and writes them to docs/serving.md, with the machine and the date. About fifty minutes on two cores,
+and ten more the first time, for the other servers.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from tests.benchmarks import beside_training, durability, independence, machine, overload, serving, swaps
+from tests.benchmarks.findings import Finding, markdown, table
+
+PAGE = Path(__file__).parents[2] / "docs" / "serving.md"
+PAGE_TEXT = """# Serving, measured
+
+Written by `make bench`, all in one run: SmolLM2-135M-Instruct on {here}. Other servers are built by the benchmark in
+environments of their own and started on the same weights. Clients run on the same cores. Figures of a shared machine
+move by a fifth from run to run, ratios less.
+
+## Beside others
+
+Greedy answers of {tokens} tokens to different prompts of about 100, all streamed over loopback; the better of {rounds}
+rounds for everybody. Tokens a second while every stream answers; *whole* counts reading the prompts too; *prefill* is one
+prompt of about 430 tokens by its time to the first token. `generate()` runs in process, a level as one padded batch.
+
+{servers}
+
+Milliseconds, median / 95 %:
+
+{waits}
+
+## What was aimed at
+
+{findings}
+"""
+PARTS: tuple[Callable[[Console], list[Finding]], ...] = (
+    independence.run,
+    durability.run,
+    overload.run,
+    beside_training.run,
+    swaps.run,
+)
+
+
+def servers(found: Sequence[serving.Figures], here: machine.Machine) -> str:
+    rows = ["| server | 1 | 8 | 32 | whole 8 | whole 32 | prefill | of read speed | RSS MiB |", "|---" * 9 + "|"]
+    for one in found:
+        speeds = [*(at.decode for at in one.levels), *(at.whole for at in one.levels[1:]), one.prefill]
+        share = one.levels[0].decode * serving.WEIGHT_BYTES / (here.read_gb_per_second * 1e9)
+        cells = (one.name, *(f"{speed:.0f}" for speed in speeds), f"{share:.0%}", f"{one.resident_bytes >> 20}")
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def waits(found: Sequence[serving.Figures]) -> str:
+    rows = ["| server | first: 1 | 8 | 32 | next: 1 | 8 | 32 |", "|---" * 7 + "|"]
+    for one in found:
+        firsts = [f"{at.first_p50 * 1e3:.0f} / {at.first_p95 * 1e3:.0f}" for at in one.levels]
+        nexts = [f"{at.next_p50 * 1e3:.0f} / {at.next_p95 * 1e3:.0f}" for at in one.levels]
+        rows.append(f"| {' | '.join((one.name, *firsts, *nexts))} |".replace("nan", "–"))
+    return "\n".join(rows)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--page", type=Path, default=PAGE, help="where to write the tables")
+    chosen = parser.parse_args()
+    console = Console()
+    here = machine.look(os.cpu_count() or 1)
+    compared = serving.run(console)
+    found = serving.goals(compared)
+    for part in PARTS:
+        found += part(console)
+    console.print(table(found, here))
+    text = PAGE_TEXT.format(
+        here=here,
+        tokens=serving.TOKENS,
+        rounds=serving.ROUNDS,
+        servers=servers(compared, here),
+        waits=waits(compared),
+        findings=markdown(found),
+    )
+    chosen.page.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

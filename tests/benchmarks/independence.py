@@ -1,0 +1,93 @@
+"""Does company change an answer? 200 seeded requests on the real base, each alone and then all at once.
+
+With the kernels and, for as many as its speed allows, on the reference path. `make bench-independence`
+"""
+
+import random
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+
+from rich.console import Console
+
+from agent.engine import Engine, GenerationRequest, Sampling, stream
+from agent.serving import ModelLoader
+from service.config import Settings
+from service.loading import model_loader
+from service.models import ensure
+from tests.benchmarks import own
+from tests.benchmarks.findings import Finding, exactly
+from tests.benchmarks.serving import story
+
+REQUESTS = 200
+REFERENCE_REQUESTS = 40
+AT_ONCE = 32
+TOKENS = 24
+
+
+def requests(loader: ModelLoader, count: int) -> list[GenerationRequest]:
+    """Prompts of all lengths, half of them beginning alike, and every kind of sampling."""
+    draw = random.Random(5)
+    made = []
+    for number in range(count):
+        messages = story(number % 20 if number % 2 else number, draw.choice((3, 20, 60, 200)))
+        sampling = Sampling(
+            temperature=draw.choice((0.0, 0.7, 1.3)),
+            top_p=draw.choice((1.0, 0.9)),
+            top_k=draw.choice((0, 40)),
+            min_p=draw.choice((0.0, 0.05)),
+            presence_penalty=draw.choice((0.0, 0.5)),
+            seed=number,
+            max_tokens=draw.randrange(1, TOKENS),
+        )
+        made.append(GenerationRequest(tuple(loader.tokenizer.chat_ids(messages)), sampling, f"caller {number % 7}"))
+    return made
+
+
+def differing(engine: Engine, asked: Sequence[GenerationRequest]) -> list[int]:
+    """Numbers of the requests that got other tokens in company than alone."""
+    alone = [list(stream(engine, request)) for request in asked]
+    together: list[list[object]] = []
+    for first in range(0, len(asked), AT_ONCE):
+        streams = [
+            stream(engine, replace(request, caller=request.caller + "'")) for request in asked[first : first + AT_ONCE]
+        ]
+        heads = [next(one) for one in streams]  # all are under way before the first is read on
+        together += [[head, *one] for head, one in zip(heads, streams, strict=True)]
+    return [number for number, (a, b) in enumerate(zip(alone, together, strict=True)) if ids(a) != ids(b)]
+
+
+def ids(events: Sequence[object]) -> list[object]:
+    return [getattr(event, "id", None) for event in events]
+
+
+def measure(count: int, **settings: object) -> list[int]:
+    chosen = Settings(state=own.state(), max_batch=AT_ONCE, max_waiting=AT_ONCE, **settings)
+    loader = model_loader(chosen, ensure(chosen.model, chosen.paths.models))
+    served = loader.build("base", None)
+    try:
+        return differing(served.engine, requests(loader, count))
+    finally:
+        served.engine.close(drain_seconds=0)
+
+
+def run(console: Console) -> list[Finding]:
+    console.print(f"batch independence: {REQUESTS} requests alone and together")
+    kernels = measure(REQUESTS)
+    reference = measure(REFERENCE_REQUESTS, dtype="float32")
+    where = f"; differing: {reference}" if reference else ""
+    return [
+        exactly("independence", f"of {REQUESTS} seeded requests other than alone", len(kernels), 0),
+        Finding("independence", f"the same of {REFERENCE_REQUESTS} on the reference path", f"{len(reference)}{where}"),
+    ]
+
+
+def main() -> int:
+    console = Console()
+    for finding in run(console):
+        console.print(finding.name, finding.figure, finding.judgement)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
