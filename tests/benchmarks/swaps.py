@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import json
 import os
+import queue
 import subprocess
 import sys
 import tempfile
@@ -127,24 +128,29 @@ class Timed:
 
 
 class Side:
-    """The daemon's process: what it tells, line by line."""
+    """The daemon's process. What it prints is read at once, by a thread: a full pipe would stop its event loop."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self.process = process
         self.answers: dict[str, list[str]] = {}
         self.kinds: dict[str, str] = {}
         self.swaps: list[dict[str, Any]] = []
+        self._told: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        for line in self.process.stdout or ():
+            if line.startswith("{") and '"event"' not in line:  # the rest is its log
+                self._told.put(json.loads(line))
+        self._told.put(None)
 
     def next(self) -> dict[str, Any]:
-        while True:
-            line = self.process.stdout.readline() if self.process.stdout else ""
-            if not line:
-                raise RuntimeError("the daemon's process ended")
-            if line.startswith("{") and '"event"' not in line:
-                told: dict[str, Any] = json.loads(line)
-                if "kind" in told:
-                    self.kinds[told["checkpoint"]] = told["kind"]
-                return told
+        told = self._told.get()
+        if told is None:
+            raise RuntimeError("the daemon's process ended")
+        if "kind" in told:
+            self.kinds[told["checkpoint"]] = told["kind"]
+        return told
 
     def swap(self) -> None:
         if self.process.stdin:
