@@ -72,6 +72,7 @@ class ModelLoader:
         self.device = choose_device(settings.device)
         self.tokenizer = Tokenizer(directory)
         self._settings = settings
+        self._turn = threading.Lock()
         self._library, self.slow_because = self._kernels()
         self.dtype = torch.bfloat16 if self._library else choose_dtype(self.device, settings.dtype)
         self._base: PreTrainedModel = load_base(files, directory, self.device, self.dtype)
@@ -146,7 +147,9 @@ class ModelLoader:
             return ReferenceRunner(model, self.num_blocks)
         merged = None if adapter is None else Adapter(self._base, adapter).merged
         weights = pack(self._base, self.max_context + 1, merged, is_int8=self.weights == "int8")
-        return NativeRunner(self._library, weights, num_blocks=self.num_blocks, threads=self._settings.threads)
+        return NativeRunner(
+            self._library, weights, num_blocks=self.num_blocks, threads=self._settings.threads, turn=self._turn
+        )
 
     def _require_quantization(self) -> None:
         """A setting that cannot be had is an error: to serve twice the size in silence would surprise."""

@@ -5,8 +5,10 @@ in the cache.
 """
 
 import ctypes
+import threading
 from array import array
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 import numpy
 import torch
@@ -17,10 +19,23 @@ from agent.kernels.weights import PANEL, PackedLayer, PackedMatrix, PackedModel
 
 
 class NativeRunner:
-    """Runs packed weights over a paged cache, on `threads` threads of its own."""
+    """Runs packed weights over a paged cache, on `threads` threads of its own.
 
-    def __init__(self, library: ctypes.CDLL, weights: PackedModel, *, num_blocks: int, threads: int) -> None:
+    Runners on the same cores share a `turn`: steps of two would wait for each other's threads at every barrier, and
+    one after the other both are done sooner.
+    """
+
+    def __init__(
+        self,
+        library: ctypes.CDLL,
+        weights: PackedModel,
+        *,
+        num_blocks: int,
+        threads: int,
+        turn: AbstractContextManager[object] | None = None,
+    ) -> None:
         self.num_blocks = num_blocks
+        self._turn = turn or threading.Lock()
         self._library = library
         self._weights = weights
         self.vocabulary_size, hidden = weights.embedding.shape
@@ -56,8 +71,9 @@ class NativeRunner:
             chunk.blocks = table.buffer_info()[0]
             row += len(piece.ids)
             wanted.extend(range(row - piece.num_wanted, row))
-        self._library.decoder_forward(self._decoder, ids.buffer_info()[0], len(ids), chunks, len(pieces))
-        return self._next(wanted)
+        with self._turn:
+            self._library.decoder_forward(self._decoder, ids.buffer_info()[0], len(ids), chunks, len(pieces))
+            return self._next(wanted)
 
     def choose(self, rows: Sequence[torch.Tensor], choices: Sequence[Choice]) -> list[int]:
         count = len(rows)

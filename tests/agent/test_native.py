@@ -291,6 +291,20 @@ def test_runners_at_work_at_the_same_time_do_not_disturb_each_other(library: cty
     assert differing == [False] * 30
 
 
+def test_a_runner_computes_only_in_its_turn(library: ctypes.CDLL) -> None:
+    turn, ids = threading.Lock(), tokens(20)
+    runner = NativeRunner(library, pack(llama("grouped heads"), 200), num_blocks=4, threads=1, turn=turn)
+    found: list[torch.Tensor] = []
+    worker = threading.Thread(target=lambda: found.append(read(runner, ids)))
+    with turn:
+        worker.start()
+        worker.join(0.2)
+        assert worker.is_alive()
+    worker.join(60)
+    assert torch.equal(found[0], read(runner, ids))
+    runner.close()
+
+
 def test_more_threads_than_work_still_end(library: ctypes.CDLL) -> None:
     with native(library, llama("grouped heads")) as one, native(library, llama("grouped heads"), threads=9) as many:
         assert torch.equal(read(many, [7]), read(one, [7]))
