@@ -57,7 +57,7 @@ class Settings(BaseSettings):
     train_timeout_seconds: int = Field(4 * 3600, gt=0, description="a training or evaluation past this is stopped")
     max_batch: int = Field(32, ge=1, le=256, description="answers decoded at once")
     cache_mb: int = Field(512, ge=1, description="memory for keys and values of an engine; holds one context at least")
-    max_waiting: int = Field(16, ge=1, description="requests that may wait; past it 429")
+    max_waiting: int = Field(12, ge=1, description="requests that may wait; past it 429")
     max_context: int = Field(4096, ge=16, description="prompt and answer together, in tokens")
     max_body_bytes: int = Field(1 << 20, ge=1024, description="largest request body; past it 413")
     read_seconds: float = Field(30.0, gt=0, description="how long a request may take to arrive; past it 408")

@@ -61,7 +61,8 @@ class EmbeddedEngine:
         self._runner = runner
         self._tokenizer = tokenizer
         self._grammars = grammars or Grammars(tokenizer.inner, runner.vocabulary_size)
-        self._waiting: queue.Queue[Slot] = queue.Queue(max_waiting)
+        self._max_batch, self._max_waiting = max_batch, max_waiting
+        self._waiting: queue.Queue[Slot] = queue.Queue()
         self._scheduler: Scheduler[Slot] = Scheduler(BlockPool(runner.num_blocks), max_batch=max_batch, budget=budget)
         self._open: set[Slot] = set()  # every request that has not been told its end
         self._clock = clock
@@ -85,15 +86,15 @@ class EmbeddedEngine:
         with self._lock:
             if self._is_draining or self._fault:
                 raise EngineClosed(self._fault or "this engine is being replaced; send the request again")
-            try:
-                self._waiting.put_nowait(slot)
-            except queue.Full:
-                raise EngineBusy(f"{self._waiting.maxsize} requests are waiting already; try again shortly") from None
+            if not self.has_room():
+                raise EngineBusy(f"{self._max_waiting} requests are waiting already; try again shortly")
             self._open.add(slot)
+            self._waiting.put(slot)
         return slot
 
     def has_room(self) -> bool:
-        return not self._waiting.full()
+        # what came between two steps waits too, though the batch has places for it
+        return len(self._open) < self._max_batch + self._max_waiting
 
     def num_active(self) -> int:
         return len(self._open)

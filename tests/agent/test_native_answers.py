@@ -5,6 +5,7 @@ import ctypes
 import math
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -194,7 +195,8 @@ def test_twenty_seeded_requests_in_a_mixed_batch_answer_exactly_as_each_alone(
         engine.submit(asked(number), events.append)
     engine.close(drain_seconds=30)
     for events, (_, tokens, end) in zip(together, alone, strict=True):
-        assert events == [*tokens, end]  # text, log-probability, entropy and margin too
+        assert events[:-1] == tokens  # text, log-probability, entropy and margin too
+        assert replace(events[-1], num_cached=end.num_cached) == end
 
 
 def test_a_beginning_found_in_the_cache_gives_the_same_figures_to_the_last_bit(
@@ -203,7 +205,10 @@ def test_a_beginning_found_in_the_cache_gives_the_same_figures_to_the_last_bit(
     request = GenerationRequest(prompt(tokenizer, PROMPTS[3]), Sampling(max_tokens=10, top_logprobs=3))
     first = complete(engine, request)
     assert engine.stats().prefix_hits == 0
-    assert complete(engine, request) == first
+    again = complete(engine, request)
+    assert again[:2] == first[:2]
+    assert (first[2].num_cached, again[2].num_cached % 16) == (0, 0)
+    assert again[2].num_cached > 0
     assert engine.stats().prefix_hits >= 16
 
 

@@ -50,6 +50,8 @@ async def measure(running: peers.Running, progress: Progress) -> list[Finding]:
     task = progress.add_task("capacity", total=SECONDS)
     await streams(endpoint, [body(number) for number in range(64)], AT_ONCE)
     replies, seconds = await streams(endpoint, [body(1000 + number) for number in range(400)], AT_ONCE)
+    if not all(reply.is_whole for reply in replies):
+        raise RuntimeError("the daemon refused as many callers as it answers at once; its capacity cannot be told")
     capacity = len(replies) / seconds
     normal = percentile([reply.seconds for reply in replies], 0.99)
     await asyncio.sleep(SETTLE_SECONDS)

@@ -29,7 +29,7 @@ def test_the_defaults_stand_without_a_file(state):
 
 def test_the_file_wins_over_defaults_and_the_environment_over_the_file(state, monkeypatch):
     (state / "honed.toml").write_text('port = 5000\nmax_batch = 3\nquiet_hours = "23:00-07:00"\n')
-    assert (Settings().port, Settings().max_batch, Settings().max_waiting) == (5000, 3, 16)
+    assert (Settings().port, Settings().max_batch, Settings().max_waiting) == (5000, 3, 12)
     monkeypatch.setenv("HONED_PORT", "6000")
     assert (Settings().port, Settings().max_batch) == (6000, 3)
     assert Settings(port=7000).port == 7000
