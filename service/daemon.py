@@ -19,6 +19,7 @@ from service.access import Access
 from service.api.app import operator_app, public_app
 from service.api.operator import OperatorParts
 from service.api.parts import Parts
+from service.certainty import Certainty
 from service.config import Settings
 from service.cycle import Cycle
 from service.decisions import Decisions
@@ -68,6 +69,7 @@ class Daemon:
         self.loader = model_loader(settings, self.base)
         self.rollout = self._rollout()
         self.health = Health(self.rollout.serving, self.loader.tokenizer, ready_seconds=settings.ready_seconds)
+        self.certainty = Certainty(self.stores.interactions)
         self.teaching = Teaching(self.stores.interactions, self.stores.labels)
         child = ChildSettings(self.base, settings.device, settings.dtype, settings.train_threads)
         self.snapshots = self._snapshots(child)
@@ -141,6 +143,7 @@ class Daemon:
             labels=self.stores.labels,
             index=VectorIndex(self.paths.vectors, embedder.dim),
             embedder=embedder,
+            certainty=self.certainty,
             policy_set=self.policy_set,
             ask_threshold=self.settings.ask_threshold,
             ask_per_day=self.settings.ask_per_day,
@@ -180,6 +183,7 @@ class Daemon:
             rollout=self.rollout,
             cycle=self.cycle,
             health=self.health,
+            certainty=self.certainty,
             address=address,
             model_name=self.model_name,
             started_at=self.started_at,

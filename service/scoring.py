@@ -8,6 +8,7 @@ from agent.acquisition import acquire
 from agent.embedding import Embedder
 from policies.engine import PolicySet
 from policies.labeling import AskFacts, should_ask
+from service.certainty import Certainty
 from store.interactions import Interactions
 from store.labels import Labels
 from store.records import FinishReason, Interaction, LabelTask
@@ -28,6 +29,7 @@ class Scoring:
         labels: Labels,
         index: VectorIndex,
         embedder: Embedder,
+        certainty: Certainty,
         policy_set: PolicySet,
         ask_threshold: float,
         ask_per_day: int,
@@ -37,6 +39,7 @@ class Scoring:
         self._labels = labels
         self._index = index
         self._embedder = embedder
+        self._certainty = certainty
         self._policy_set = policy_set
         self._threshold = ask_threshold
         self._budget = ask_per_day
@@ -58,7 +61,8 @@ class Scoring:
 
     def _score(self, interaction: Interaction, vector: Sequence[float], recent: Sequence[float]) -> None:
         nearest = self._index.search(vector, 1)
-        found = acquire(interaction.uncertainty, nearest[0][1] if nearest else None, recent)
+        wrong = self._certainty.probability_wrong(interaction.checkpoint_id, interaction.uncertainty)
+        found = acquire(interaction.uncertainty, nearest[0][1] if nearest else None, recent, wrong)
         now = self._clock()
         self._interactions.add_score(interaction.id, vector, found.score, found.novelty, now)
         self._index.add(interaction.id, vector)

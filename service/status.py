@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 from agent.serving import ModelLoader
+from service.certainty import Certainty
 from service.cycle import Cycle
 from service.health import Health
 from service.rollback import rollback_target
@@ -30,6 +32,7 @@ class Status:
         rollout: Rollout,
         cycle: Cycle,
         health: Health,
+        certainty: Certainty,
         address: str,
         model_name: str,
         started_at: float,
@@ -43,6 +46,7 @@ class Status:
         self._rollout = rollout
         self._cycle = cycle
         self._health = health
+        self._certainty = certainty
         self._fixed = {"address": address, "model": model_name, "base": loader.base_id, "started_at": started_at}
         self._clock = clock
 
@@ -62,6 +66,7 @@ class Status:
             "ready": self._health.problem() is None,
             "problem": self._health.problem(),
             "requests": serving.engine.num_active(),
+            "certainty": self._judgements(serving.checkpoint_id),
             "learning": self._learning(),
             "interactions": self._interactions.count(),
             "feedback": self._interactions.count_feedback(),
@@ -79,6 +84,11 @@ class Status:
             "tokens_per_second": speed,
             "slow_because": self._loader.slow_because,
         }
+
+    def _judgements(self, checkpoint_id: str) -> dict[str, Any] | None:
+        """How well the champion's uncertainty tells wrong answers from right ones; None while too few were judged."""
+        found = self._certainty.report(checkpoint_id)
+        return asdict(found) if found else None
 
     def _describe(self, checkpoint_id: str, since: float | None) -> dict[str, Any]:
         return {"id": checkpoint_id, "is_base": checkpoint_id == self._loader.base_id, "since": since}

@@ -67,6 +67,19 @@ class Interactions:
             limit,
         )
 
+    def judged(self, checkpoint_id: str) -> list[tuple[float, int, bool]]:
+        """Uncertainty, number of tokens and whether it is wrong, of each answer of this checkpoint that a person called
+        right or wrong; the last word stands. In the order in which they were judged.
+        """
+        sql = """SELECT i.uncertainty, length(i.tokens) / ?, f.correction IS NOT NULL OR f.rating = 'down'
+                 FROM interactions AS i JOIN feedback AS f ON f.interaction_id = i.id
+                 WHERE i.checkpoint_id = ? AND i.uncertainty IS NOT NULL AND NOT f.is_excluded
+                 AND (f.rating IS NOT NULL OR f.correction IS NOT NULL)
+                 AND f.seq = (SELECT max(seq) FROM feedback WHERE interaction_id = i.id) ORDER BY f.seq"""
+        with self._db.read() as conn:
+            rows = conn.execute(sql, [TRACE.size, checkpoint_id]).fetchall()
+        return [(float(uncertainty), int(length), bool(is_wrong)) for uncertainty, length, is_wrong in rows]
+
     def add_score(self, interaction_id: str, vector: Sequence[float], score: float, novelty: float, at: float) -> None:
         """Scores can be worked out again, so a new one takes the place of the old."""
         values = [interaction_id, at, np.asarray(vector, dtype=VECTOR).tobytes(), float(score), float(novelty)]

@@ -33,6 +33,12 @@ def _text(picture: dict[str, Any]) -> None:
         f"questions  {picture['questions']} open → honed label",
         f"operators  {', '.join(picture['operators']) or 'none yet: honed operator add NAME'}",
     ]
+    if picture["certainty"]:
+        c = picture["certainty"]
+        lines.append(
+            f"certainty  AUROC {c['auroc']:.2f} over {c['num_judged']} judged answers (their length alone "
+            f"{c['length_auroc']:.2f}), P(wrong) off by {c['ece']:.2f}"
+        )
     if device["slow_because"]:
         lines.append(f"SLOW       {device['slow_because']}")
     lines += [

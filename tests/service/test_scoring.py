@@ -7,6 +7,7 @@ import pytest
 
 from agent.embedding import SentenceEmbedder
 from policies.engine import shipped
+from service.certainty import Certainty
 from service.scoring import BATCH, Scoring
 from store import migrations
 from store.database import Database
@@ -34,6 +35,7 @@ class Room:
             labels=self.labels,
             index=self.index,
             embedder=self.embedder,
+            certainty=Certainty(self.interactions),
             policy_set=shipped(),
             ask_threshold=threshold,
             ask_per_day=per_day,
