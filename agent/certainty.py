@@ -12,6 +12,7 @@ import numpy.typing as npt
 MIN_JUDGED = 20  # with fewer, a probability would be a guess
 FOLDS = 5
 BINS = 10
+BIN_SIZE = 20
 
 Floats = npt.NDArray[np.float64]
 
@@ -42,8 +43,8 @@ class Report:
 
     `auroc`: how often a wrong answer has more of it than a right one; `length_auroc`: the same of the answer's length,
     the control that it must beat. `aurc`: the mean share of wrong answers among the surest ones, over all cuts
-    (Geifman and El-Yaniv 2017). `ece`: how far P(wrong) is off, on judgements it was not fitted to, in ten bins of
-    equal size (Naeini et al. 2015).
+    (Geifman and El-Yaniv 2017). `ece`: how far P(wrong) is off, on judgements it was not fitted to, in up to
+    ten bins of nearly equal size (Naeini et al. 2015).
     """
 
     num_judged: int
@@ -91,10 +92,15 @@ def aurc(scores: Floats, wrong: Floats) -> float:
 
 
 def ece(probabilities: Floats, wrong: Floats) -> float:
-    """Mean distance between what was said and what was so, over bins of equal size, each weighed by its size."""
-    order = np.argsort(probabilities, kind="stable")
-    bins = np.array_split(order, min(BINS, len(order)))
-    return float(sum(abs(probabilities[one].sum() - wrong[one].sum()) for one in bins) / len(order))
+    """Mean distance between what was said and what was so, over at most BINS bins of nearly equal size, each weighed by
+    its size. A bin holds BIN_SIZE at least, and equal probabilities share one: fewer would show their own chance.
+    """
+    values, group = np.unique(probabilities, return_inverse=True)
+    sizes = np.bincount(group)
+    per_bin = max(len(wrong) / BINS, BIN_SIZE)
+    bins = np.minimum((np.cumsum(sizes) - sizes) // per_bin, max(len(wrong) // per_bin - 1, 0)).astype(int)[group]
+    said, so = np.bincount(bins, values[group]), np.bincount(bins, wrong)
+    return float(np.abs(said - so).sum() / len(wrong))
 
 
 def _is_enough(judged: Sequence[Judged]) -> bool:

@@ -34,11 +34,10 @@ class DatasetSettings:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Rows to train on, rows kept out, and what was left aside with the reason."""
+    """Rows to train on, and rows kept out."""
 
     train: tuple[Row, ...]
     holdout: tuple[Row, ...]
-    dropped: tuple[Mapping[str, str], ...]
 
     @property
     def sources(self) -> dict[str, int]:
@@ -52,21 +51,21 @@ def build(
     everyday: Sequence[Mapping[str, str]],
     settings: DatasetSettings,
 ) -> Dataset:
-    """Curate one snapshot out of admitted corrections (oldest first), sure answers, and everyday prompts."""
-    lessons, dropped = _without_repeats(taught)
+    """One snapshot out of curated corrections (oldest first), sure answers, and everyday prompts."""
+    lessons = list(taught)
     held = _held_out(lessons, settings)
     train = [row for lesson in lessons if lesson[0].conversation_id not in held for row in _lesson_rows(*lesson)]
     holdout = [_row("lesson", i.messages, f, i, "person") for i, f in lessons if i.conversation_id in held]
     questions = {normalise(interaction.question) for interaction, _ in lessons}
     sure = [interaction for interaction in confident if interaction.conversation_id not in held]
     train += [row for row in _replay_rows(sure, everyday, settings) if normalise(_question(row)) not in questions]
-    return Dataset(tuple(train), tuple(holdout), tuple(dropped))
+    return Dataset(tuple(train), tuple(holdout))
 
 
 def repair_items(taught: Iterable[tuple[Interaction, Feedback]]) -> list[Row]:
     """Every correction that stands, as an evaluation item: {messages, expected, keys, feedback_id}."""
     items = []
-    for interaction, feedback in _without_repeats(list(taught))[0]:
+    for interaction, feedback in taught:
         expected = feedback.correction or ""
         keys = [list(answer_key(interaction.question, expected))]
         items.append(
@@ -82,21 +81,6 @@ def reworded_items(items: Iterable[Row]) -> list[Row]:
         for item in items
         for wording in held_out_wordings(str(item["messages"][-1]["content"]))
     ]
-
-
-def _without_repeats(
-    taught: Sequence[tuple[Interaction, Feedback]],
-) -> tuple[list[tuple[Interaction, Feedback]], list[Mapping[str, str]]]:
-    """The newest correction of a question in its context stands; earlier ones are dropped by name."""
-    newest: dict[str, tuple[Interaction, Feedback]] = {}
-    dropped: list[Mapping[str, str]] = []
-    for interaction, feedback in sorted(taught, key=lambda pair: pair[1].created_at):
-        key = "\x1f".join(f"{m['role']}:{normalise(str(m['content']))}" for m in interaction.messages)
-        if key in newest:
-            old = newest.pop(key)[1]
-            dropped.append({"feedback_id": old.id, "reason": f"a later correction, {feedback.id}, stands"})
-        newest[key] = (interaction, feedback)
-    return list(newest.values()), dropped
 
 
 def _held_out(lessons: Sequence[tuple[Interaction, Feedback]], settings: DatasetSettings) -> set[str]:

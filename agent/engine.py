@@ -108,6 +108,11 @@ class EngineStats:
     num_preemptions: int = 0
     busy_seconds: float = 0.0  # time spent in steps
 
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Of all answers together, while it computed; None before it did."""
+        return self.generated_tokens / self.busy_seconds if self.busy_seconds else None
+
     def __add__(self, other: "EngineStats") -> "EngineStats":
         """Field by field; a share of two caches is the fuller one's."""
         sums = {name: getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__}

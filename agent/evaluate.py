@@ -23,26 +23,30 @@ def work(run: RunDirectory, job: dict[str, Any]) -> None:
     from agent import results
     from agent.checkpoint import read
     from agent.model import merge_adapter
+    from agent.quantization import rounded
     from agent.tokenizer import Tokenizer
 
     items = run.rows("items.jsonl")  # {suite, messages, keys, expected, base_answer?}
     tokenizer = Tokenizer(Path(job["base_dir"]))
     run.progress("load", 0, 1)
     base = child.load_model(job)
+    serve = rounded if job["quantization"] == "int8" else lambda model: model  # what is measured is what would serve
     run.progress("load", 1, 1)
     adapters = {name: job[f"{name}_adapter"] for name in ("champion", "candidate")}
-    answers = {"base": _base_answers(run, base, tokenizer, items, job["max_tokens"])}
+    served = serve(base)
+    answers = {"base": _base_answers(run, served, tokenizer, items, job["max_tokens"])}
     known = _known(items, answers["base"])
     run.write_rows("base_answers.jsonl", known)
     items, answers["base"] = _worth_asking(items, answers["base"])
     right = _known(items, answers["base"]) or known  # also a base that gets none right can be drifted from
     asked_nll = [(line["messages"], line["answer"]) for line in right][:NLL_ITEMS]
-    nll = {"base": results.mean_nll(base, tokenizer, asked_nll)}
+    nll = {"base": results.mean_nll(served, tokenizer, asked_nll)}
+    del served
     for name, adapter in adapters.items():
         if adapter is None:  # the champion is the base
             answers[name], nll[name] = answers["base"], nll["base"]
             continue
-        model = merge_adapter(base, read(Path(adapter)))
+        model = serve(merge_adapter(base, read(Path(adapter))))
         answers[name] = _ask(run, name, model, tokenizer, items, job["max_tokens"])
         nll[name] = results.mean_nll(model, tokenizer, asked_nll)
         del model

@@ -19,9 +19,9 @@ def normalise(text: str) -> str:
 
 def answer_key(question: str, answer: str) -> tuple[str, ...]:
     """The words of `answer` that `question` does not already hold; all its content words if none is new."""
-    asked = {_stem(word) for word in keywords(question)}
+    asked = {stem(word) for word in keywords(question)}
     said = keywords(answer) or [normalise(answer)]
-    new = [word for word in said if _stem(word) not in asked]
+    new = [word for word in said if stem(word) not in asked]
     return tuple(dict.fromkeys(normalise(word) for word in (new or said)))
 
 
@@ -41,6 +41,6 @@ def is_exact(answer: str, expected: str) -> bool:
     return normalise(answer) == normalise(expected)
 
 
-def _stem(word: str) -> str:
-    """Enough to see that 'leaves' repeats 'leave' and 'founded' 'founder'."""
+def stem(word: str) -> str:
+    """Of an English word, enough to see that 'leaves' repeats 'leave' and 'founded' 'founder'."""
     return re.sub(r"(ed|er|es|ing|s|d|e)$", "", word.casefold())

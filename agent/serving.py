@@ -100,11 +100,15 @@ class ModelLoader:
     @property
     def num_blocks(self) -> int:
         """Blocks of key-value cache that the setting allows, and one context at least."""
+        return max((self._settings.cache_mb << 20) // self._block_bytes, blocks_for(self.max_context + 1))
+
+    @property
+    def _block_bytes(self) -> int:
         c: Any = self._base.config
         head_dim = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
         heads = getattr(c, "num_key_value_heads", None) or c.num_attention_heads
         block_bytes: int = 2 * c.num_hidden_layers * heads * head_dim * self.dtype.itemsize * BLOCK
-        return max((self._settings.cache_mb << 20) // block_bytes, blocks_for(self.max_context + 1))
+        return block_bytes
 
     def build(self, checkpoint_id: str, adapter: Mapping[str, bytes] | None) -> ServedModel:
         """A served model beside whatever serves now, smoke-tested. LoadError when it does not fit, load or answer."""
@@ -158,14 +162,16 @@ class ModelLoader:
             raise ValueError(f"int8 weights need the CPU kernels: {reason}; set HONED_QUANTIZATION to none")
 
     def _require_memory(self) -> None:
-        """Refuse clearly when one more copy would not fit (host memory;
-        an accelerator's own error is told as it comes).
+        """Refuse clearly when one more copy and its cache would not fit (host memory; an accelerator's own error is
+        told as it comes).
         """
-        needed = sum(p.numel() * p.element_size() for p in self._base.parameters())
+        weights = sum(p.numel() * p.element_size() for p in self._base.parameters())
+        needed = int(1.2 * weights) + self.num_blocks * self._block_bytes
         free = psutil.virtual_memory().available
-        if self.device.type == "cpu" and free < needed * 1.2:
+        if self.device.type == "cpu" and free < needed:
             raise LoadError(
-                f"one more model needs {needed >> 20} MiB and {free >> 20} MiB are free; stop something first"
+                f"one more model and its cache need {needed >> 20} MiB and {free >> 20} MiB are free; "
+                "stop something first, or set HONED_CACHE_MB lower"
             )
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from policies.content import Kind, findings
 from policies.engine import PolicySet, Ruling
 from store.records import Feedback
 
@@ -12,15 +13,21 @@ DEFAULT_PRINCIPAL_CAP = 200  # rows of one person in one run
 
 @dataclass(frozen=True, slots=True)
 class LearnFacts:
-    """One person's word on one interaction, and how much of theirs the run already holds."""
+    """One person's word on one interaction, all that would be learnt with it, and how much of theirs the run already
+    holds.
+    """
 
     feedback: Feedback
+    texts: tuple[str, ...]  # of the conversation; the correction is looked at in any case
     num_taken: int  # rows of this person already taken into this run
     max_length: int = DEFAULT_MAX_LENGTH
     principal_cap: int = DEFAULT_PRINCIPAL_CAP
 
     def context(self) -> dict[str, Any]:
+        kinds = {rule.kind for rule in findings((*self.texts, self.feedback.correction or ""))}
         context: dict[str, Any] = {
+            "holds_secret": Kind.SECRET in kinds,
+            "holds_personal_data": Kind.PERSONAL in kinds,
             "is_excluded": self.feedback.is_excluded,
             "max_length": self.max_length,
             "num_taken": self.num_taken,

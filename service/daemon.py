@@ -71,7 +71,7 @@ class Daemon:
         self.health = Health(self.rollout.serving, self.loader.tokenizer, ready_seconds=settings.ready_seconds)
         self.certainty = Certainty(self.stores.interactions)
         self.teaching = Teaching(self.stores.interactions, self.stores.labels)
-        child = ChildSettings(self.base, settings.device, settings.dtype, settings.train_threads)
+        child = ChildSettings(self.base, settings.device, settings.dtype, settings.quantization, settings.train_threads)
         self.snapshots = self._snapshots(child)
         self.evaluations = Evaluations(taught=self.snapshots.taught, paths=self.paths, child=child)
         self.cycle = self._cycle()
@@ -82,7 +82,8 @@ class Daemon:
             base_id=self.base.id,
             approvals_required=settings.approvals_required,
         )
-        self.metrics = Metrics(self.rollout.serving, self.model_name)
+        on = {"device": str(self.loader.device), "weights": self.loader.weights}
+        self.metrics = Metrics(self.rollout.serving, self.model_name, **on)
         self.sentence_embedder = LoadedEmbedder(self.embedder)
         self.access = Access(self.stores.api_keys)
         self.rounds = Rounds(
@@ -204,6 +205,7 @@ class Daemon:
             reviews,
             self.decisions,
             self.rollout,
+            self.snapshots,
             self.access,
             self.paths,
             Recipe(),

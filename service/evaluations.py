@@ -23,7 +23,8 @@ class Evaluations:
         self._taught = taught
         self._paths = paths
         self._child = child
-        self._base_answers = AnswerCache(paths.cache / f"answers-{child.base.id}-{EVALUATION_TOKENS}.jsonl")
+        kept = f"answers-{child.base.id}-{child.quantization}-{EVALUATION_TOKENS}.jsonl"
+        self._base_answers = AnswerCache(paths.cache / kept)
 
     def directory(self, run_id: str) -> Path:
         return self._paths.run(run_id) / "evaluation"

@@ -41,7 +41,7 @@ class Served(Protocol):
 class Metrics:
     """One registry of one daemon. Thread-safe."""
 
-    def __init__(self, served: Served, model_name: str) -> None:
+    def __init__(self, served: Served, model_name: str, *, device: str, weights: str) -> None:
         self.registry = CollectorRegistry()
         self.registry.register(_Engines(served, model_name))
         self._labels = {"model_name": model_name}
@@ -51,9 +51,9 @@ class Metrics:
         self._write = self._histogram("honed:log_write_seconds", "Time to make a row durable.", WRITE_SECONDS)
         names = ("model_name", "finished_reason")
         self._ended = Counter("vllm:request_success", "Requests ended, by reason.", names, registry=self.registry)
-        self._checkpoint = Gauge(
-            "honed:checkpoint_info", "The checkpoint that answers.", ("checkpoint",), registry=self.registry
-        )
+        self._computes = (device, weights)
+        told = ("checkpoint", "device", "weights")
+        self._checkpoint = Gauge("honed:checkpoint_info", "What answers, and on what.", told, registry=self.registry)
 
     def first_token(self, seconds: float) -> None:
         self._first.labels(**self._labels).observe(seconds)
@@ -71,7 +71,7 @@ class Metrics:
     def text(self, checkpoint_id: str) -> bytes:
         """The scrape, in Prometheus' text form."""
         self._checkpoint.clear()
-        self._checkpoint.labels(checkpoint=checkpoint_id).set(1)
+        self._checkpoint.labels(checkpoint_id, *self._computes).set(1)
         return generate_latest(self.registry)
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
@@ -95,6 +95,11 @@ class _Engines(Collector):
             counter = CounterMetricFamily(name, text, labels=["model_name"])
             counter.add_metric(self._label, getattr(stats, field))
             yield counter
+        speed = GaugeMetricFamily(
+            "honed:tokens_per_second", "Tokens a second while it computed.", labels=["model_name"]
+        )
+        speed.add_metric(self._label, stats.tokens_per_second or 0.0)
+        yield speed
         yield CounterMetricFamily("honed:swaps", "Changes of the weights that answer.", self._served.num_swaps)
         yield CounterMetricFamily(
             "honed:swap_cut_requests", "Requests that a swap's deadline ended.", self._served.num_cut

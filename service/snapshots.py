@@ -2,10 +2,13 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from threading import Lock
 from typing import Any
 
 from agent import suites
+from agent.curation.lesson import Drop, Lesson
+from agent.curation.pipeline import Curated, curate, screens
 from agent.dataset import Dataset, DatasetSettings, build
 from agent.recipe import Recipe
 from agent.rundir import TRAIN_INPUT, RunDirectory, assembled
@@ -24,6 +27,10 @@ SEALED = ("train.jsonl", "holdout.jsonl")
 Taught = list[tuple[Interaction, Feedback]]
 
 
+class NotSaid(LookupError):
+    """No standing feedback has this id."""
+
+
 @dataclass(frozen=True, slots=True)
 class ChildSettings:
     """What both child processes are told about the model and the machine."""
@@ -31,6 +38,7 @@ class ChildSettings:
     base: SealedModel
     device: str
     dtype: str
+    quantization: str
     threads: int
 
     def to_json(self) -> dict[str, Any]:
@@ -39,6 +47,7 @@ class ChildSettings:
             "base_dir": str(self.base.path),
             "device": self.device,
             "dtype": self.dtype,
+            "quantization": self.quantization,
             "threads": self.threads,
         }
 
@@ -62,17 +71,54 @@ class Snapshots:
         self._child = child
         self._settings = settings
         self._clock = clock
+        self._screens = screens({"retention": suites.load("retention")})
+        self._known: tuple[int, Curated] | None = None
+        self._lock = Lock()
 
     def taught(self) -> Taught:
-        """The standing corrections that policy admits to training, oldest first."""
+        """The standing corrections worth learning, oldest first."""
+        return [(lesson.interaction, lesson.feedback) for lesson in self.curated().kept]
+
+    def curated(self) -> Curated:
+        """Everything people said that stands: worth learning, or dropped with the reason. Worked out again when
+        somebody has said something since.
+        """
+        with self._lock:
+            num_feedback = self._interactions.count_feedback()
+            if self._known is None or self._known[0] != num_feedback:
+                admitted, refused = self._admitted()
+                found = curate(admitted, self._screens)
+                self._known = (num_feedback, Curated(found.kept, (*refused, *found.dropped)))
+            return self._known[1]
+
+    def explain(self, id_: str) -> dict[str, Any]:
+        """Whether what was said, named by its own id or its interaction's, would be learnt, and why not.
+        NotSaid when there is no such word, or a later one stands.
+        """
+        words = self._interactions.feedback_for(id_)
+        feedback_id = words[-1].id if words else id_
+        curated = self.curated()
+        for drop in curated.dropped:
+            if drop.lesson_id == feedback_id:
+                return {"feedback": feedback_id, "state": "dropped", "rule": drop.rule, "reason": drop.reason}
+        if any(lesson.id == feedback_id for lesson in curated.kept):
+            return {"feedback": feedback_id, "state": "kept", "rule": None, "reason": None}
+        raise NotSaid(f"nothing that stands was said under {id_!r}; give the id of an interaction or of a feedback")
+
+    def _admitted(self) -> tuple[list[Lesson], list[Drop]]:
+        """What policy lets be learnt, and what not."""
         taken: dict[str, int] = {}
-        admitted: Taught = []
+        admitted, refused = [], []
         for interaction, feedback in self._interactions.standing_feedback():
             num_taken = taken.get(feedback.principal, 0)
-            if may_learn(LearnFacts(feedback, num_taken), self._policy_set).allowed:
+            texts = tuple(str(message["content"]) for message in interaction.messages)
+            ruling = may_learn(LearnFacts(feedback, texts, num_taken), self._policy_set)
+            if ruling.allowed:
                 taken[feedback.principal] = num_taken + 1
-                admitted.append((interaction, feedback))
-        return admitted
+                admitted.append(Lesson(interaction, feedback))
+            else:
+                refused.append(Drop(feedback.id, ruling.rules[0].id, ruling.reason))
+        return admitted, refused
 
     def prepare(self, run_id: str, recipe: Recipe) -> DatasetSnapshot:
         """Write the run directory of everything taught so far; ValueError when nothing is."""
@@ -85,7 +131,7 @@ class Snapshots:
         with assembled(self._paths.run(run_id)) as run:
             run.write_rows("train.jsonl", dataset.train)
             run.write_rows("holdout.jsonl", dataset.holdout)
-            run.write_rows("dropped.jsonl", dataset.dropped)
+            run.write_rows("dropped.jsonl", map(asdict, self.curated().dropped))
             run.write(TRAIN_INPUT, {"run_id": run_id, "recipe": recipe.to_json(), **self._child.to_json()})
             return self._snapshot(dataset, run)
 

@@ -76,12 +76,10 @@ class Status:
 
     def _device(self) -> dict[str, Any]:
         """What computes, how fast while it did, and why not faster where something is missing."""
-        stats = self._rollout.serving.stats()
-        speed = stats.generated_tokens / stats.busy_seconds if stats.busy_seconds else None
         return {
             "name": str(self._loader.device),
             "dtype": self._loader.weights,
-            "tokens_per_second": speed,
+            "tokens_per_second": self._rollout.serving.stats().tokens_per_second,
             "slow_because": self._loader.slow_because,
         }
 

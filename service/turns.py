@@ -6,7 +6,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -61,6 +61,7 @@ class Turn:
     tokens: list[Token] = field(default_factory=list)
     pieces: list[str] = field(default_factory=list)
     end: Finished | None = None
+    is_cut: bool = False  # it took longer than an answer may
 
     @property
     def messages(self) -> tuple[Mapping[str, Any], ...]:
@@ -166,11 +167,14 @@ class Asked:
         """Tokens and ends, until every turn has ended."""
         while any(turn.end is None for turn in self.turns):
             index, event = await self._events.get()
-            if self.turns[index].end is not None:
-                continue  # it was cut or abandoned meanwhile
-            self._measure(self.turns[index], event)
-            self.turns[index].take(event)
-            yield self.turns[index], event
+            turn = self.turns[index]
+            if turn.end is not None:
+                continue  # it was abandoned meanwhile
+            if turn.is_cut and isinstance(event, Finished):
+                event = _as_cut(event, has_begun=bool(turn.tokens))
+            self._measure(turn, event)
+            turn.take(event)
+            yield turn, event
 
     def abandon(self) -> None:
         """The client went away, or all is told."""
@@ -179,10 +183,10 @@ class Asked:
             turn.abandon()
 
     def _cut(self) -> None:
-        for index, turn in enumerate(self.turns):
+        for turn in self.turns:
             if turn.end is None:
+                turn.is_cut = True
                 turn.ticket.cancel()
-                self._events.put_nowait((index, Finished(FinishReason.LENGTH)))
 
     def _measure(self, turn: Turn, event: Event) -> None:
         now = time.monotonic()
@@ -251,6 +255,15 @@ class Turns:
         self._metrics.written(time.monotonic() - began)
         for turn in turns:
             _tell(turn)
+
+
+def _as_cut(end: Finished, *, has_begun: bool) -> Finished:
+    """How an answer ends that took too long: with what it has, or as a failure where it had not begun."""
+    if end.reason is not FinishReason.DISCONNECT:
+        return end  # it ended by itself at the same moment
+    if has_begun:
+        return replace(end, reason=FinishReason.LENGTH)
+    return replace(end, reason=FinishReason.ERROR, error="no place came free in time; try again shortly")
 
 
 def _settings(sampling: Sampling) -> dict[str, Any]:

@@ -55,6 +55,13 @@ def test_a_stream_that_breaks_off_is_no_answer() -> None:
         taken(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunked(event("a"))[:-9], 50)
 
 
+def test_a_stream_that_ends_between_two_events_is_no_answer_unless_it_said_why() -> None:
+    with pytest.raises(ValueError, match="ended without saying so"):
+        taken(HEAD + b"\r\n" + event("a"), 50)
+    told = json.dumps({"choices": [{"delta": {}, "finish_reason": "stop"}]}).encode()
+    assert taken(HEAD + b"\r\n" + event("a") + b"data: " + told + b"\n\n", 50).text == "a"
+
+
 def test_a_whole_answer_is_read_with_its_count() -> None:
     body = json.dumps({"choices": [{"message": {"content": "hi"}}], "usage": {"completion_tokens": 3}}).encode()
     reply = taken(HEAD + b"\r\n" + body, 11, is_stream=False)

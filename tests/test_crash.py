@@ -29,7 +29,7 @@ from tests.crash_driver import Acknowledged, DaemonProcess, keep_talking
 from tests.service.conftest import wait_until
 from tests.service.ledger_fakes import Person, add_candidate, add_operator
 
-pytestmark = pytest.mark.crash
+pytestmark = [pytest.mark.crash, pytest.mark.timeout(3600)]
 
 NUM_KILLS = int(os.environ.get("HONED_TEST_KILLS", "3"))
 LONGEST_LIFE_SECONDS = 6.0

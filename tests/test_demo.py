@@ -10,7 +10,7 @@ from service import demo, models
 from service.config import Settings
 from service.paths import Paths, key_directory, state_directory
 
-pytestmark = pytest.mark.model
+pytestmark = [pytest.mark.model, pytest.mark.timeout(3600)]
 
 
 @pytest.fixture(scope="module")

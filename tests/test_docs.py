@@ -13,7 +13,7 @@ from service.config import Settings
 
 ROOT = Path(__file__).parent.parent
 DOCS = {path.name: path.read_text(encoding="utf-8") for path in [*ROOT.glob("docs/*.md"), *ROOT.glob("*.md")]}
-MANY_COMMANDS = ("operator", "audit", "key")  # groups of their own
+MANY_COMMANDS = ("operator", "audit", "key", "data")  # groups of their own
 
 
 def setting_rows() -> list[str]:

@@ -86,15 +86,20 @@ class EmbeddedEngine:
         with self._lock:
             if self._is_draining or self._fault:
                 raise EngineClosed(self._fault or "this engine is being replaced; send the request again")
-            if not self.has_room():
+            if not self._has_room():
                 raise EngineBusy(f"{self._max_waiting} requests are waiting already; try again shortly")
             self._open.add(slot)
             self._waiting.put(slot)
         return slot
 
     def has_room(self) -> bool:
-        # what came between two steps waits too, though the batch has places for it
-        return len(self._open) < self._max_batch + self._max_waiting
+        # what came between two steps waits too, though the batch has places for it; who left needs none
+        with self._lock:
+            return self._has_room()
+
+    def _has_room(self) -> bool:
+        most = self._max_batch + self._max_waiting
+        return len(self._open) < most or sum(not slot.is_cancelled.is_set() for slot in self._open) < most
 
     def num_active(self) -> int:
         return len(self._open)
@@ -200,7 +205,8 @@ class EmbeddedEngine:
                 slot = self._waiting.get(block=is_idle, timeout=IDLE_WAIT_SECONDS)
             except queue.Empty:
                 return
-            scheduler.ready.append(slot)
+            if slot in self._open:  # it may have left while it waited
+                scheduler.ready.append(slot)
 
     def _deliver(self, coming: Next, slots: list[Slot]) -> None:
         """Choose each slot's token, tell its listener, and let the finished ones leave."""
@@ -263,9 +269,11 @@ class EmbeddedEngine:
         return Token(token_id, text, piece, logprob, figures.entropy, figures.margin, top)
 
     def _drop_cancelled(self) -> None:
-        for slot in [*self._scheduler.running, *self._scheduler.ready]:
-            if slot.is_cancelled.is_set():
-                self._finish(slot, FinishReason.DISCONNECT)
+        """Of all, those too that still wait: their clients must not wait for a place to learn of it."""
+        with self._lock:
+            gone = [slot for slot in self._open if slot.is_cancelled.is_set()]
+        for slot in gone:
+            self._finish(slot, FinishReason.DISCONNECT)
 
     def _finish(self, slot: Slot, reason: FinishReason, error: str | None = None) -> None:
         self._scheduler.remove(slot)

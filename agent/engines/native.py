@@ -82,7 +82,8 @@ class NativeRunner:
             *(abi.Choice(c.temperature, c.top_p, c.min_p, c.top_k, c.uniform) for c in choices)
         )
         chosen = (ctypes.c_int32 * count)()
-        self._library.decoder_choose(self._decoder, logits.buffer_info()[0], settings, count, chosen)
+        with self._turn:
+            self._library.decoder_choose(self._decoder, logits.buffer_info()[0], settings, count, chosen)
         return list(chosen)
 
     def use_threads(self, count: int) -> None:

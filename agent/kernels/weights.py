@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from agent.quantization import quantise
+
 PANEL = 32
 LANES = 16
 MAX_HEAD_DIM = 256
@@ -74,6 +76,8 @@ def why_not(model: PreTrainedModel) -> str | None:
     if rope not in ROPE_TYPES:
         return f"the kernels do not know rotary embeddings of type {rope!r}"
     dim = attention.head_dim
+    if model.model.rotary_emb.inv_freq.numel() * 2 != dim or c.num_attention_heads % c.num_key_value_heads:
+        return "the kernels turn whole heads, and want as many of them for each key"
     if c.hidden_size % PANEL or dim % LANES or dim > MAX_HEAD_DIM or c.intermediate_size % LANES:
         widths = f"{c.hidden_size}, {dim}, {c.intermediate_size}"
         return f"the kernels want widths in steps of {PANEL} and {LANES}, got {widths}"
@@ -137,14 +141,11 @@ def _panels(matrix: torch.Tensor) -> PackedMatrix:
 
 
 def _int8_panels(matrix: torch.Tensor) -> PackedMatrix:
-    """The same in int8, each output with the scale that its largest weight needs. A weight that is not finite makes the
-    scale so: it is found in the logits.
-    """
-    matrix = torch.nn.functional.pad(matrix.float(), (0, 0, 0, -len(matrix) % PANEL))
-    scales = matrix.abs().amax(dim=1) / 127
-    steps = (matrix / scales.clamp(min=torch.finfo(torch.float32).tiny)[:, None]).round()
-    pairs = steps.nan_to_num().to(torch.int8).view(torch.int16)
-    return PackedMatrix(_by_panel(pairs), scales.contiguous())
+    """The same in int8."""
+    steps, scales = quantise(matrix)
+    missing = -len(matrix) % PANEL
+    padded = torch.nn.functional.pad(steps, (0, 0, 0, missing))
+    return PackedMatrix(_by_panel(padded.view(torch.int16)), torch.nn.functional.pad(scales, (0, missing)))
 
 
 def _by_panel(pairs: torch.Tensor) -> torch.Tensor:

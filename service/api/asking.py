@@ -58,7 +58,16 @@ def start(
     """Check what only the running model can check, and submit each prompt `n` times.
     `param` names the field the prompts came from.
     """
-    questions = []
+    questions: list[Question] = []
+    most = parts.settings.max_batch + parts.settings.max_waiting
+    if len(prompts) * (body.n or 1) > most:
+        count = f"{len(prompts)} × {body.n or 1}"
+        raise ApiError(
+            400,
+            f"{count} answers are more than the {most} that can be under way; ask for fewer",
+            param="n",
+            code="invalid_value",
+        )
     if asked_tokens is None:
         asked_tokens = parts.settings.default_max_tokens
     for prompt in prompts:

@@ -1,6 +1,8 @@
 """One error shape everywhere: {"error": {message, type, param, code}}."""
 
 import json
+import re
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -12,6 +14,7 @@ from starlette.types import Send
 from agent.engine import EngineBusy, EngineClosed
 
 RETRY_AFTER_SECONDS = "1"
+UNION = re.compile(r"^(constrained-)?str$|\[")  # pydantic's own names for the alternatives of a field
 
 
 class ApiError(Exception):
@@ -67,7 +70,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _validation(_: Request, error: RequestValidationError) -> JSONResponse:
-        return respond(from_validation(error.errors()[0]))
+        return respond(from_validation(_deepest(error.errors())))
 
     @app.exception_handler(HTTPException)
     async def _http(_: Request, error: HTTPException) -> JSONResponse:
@@ -89,14 +92,24 @@ def install(app: FastAPI) -> None:
         return respond(ApiError(500, message, code="internal_error"))
 
 
+def _deepest(problems: Sequence[Any]) -> Any:
+    """Of the alternatives of the first field that is wrong, the one that came furthest: it was meant."""
+    field = problems[0]["loc"]
+    if field and UNION.search(str(field[-1])):
+        field = field[:-1]
+    same = [problem for problem in problems if problem["loc"][: len(field)] == field]
+    return max(same, key=lambda problem: len(problem["loc"]))
+
+
 def from_validation(problem: Any) -> ApiError:
     """A pydantic problem as a 400 that names the field."""
-    where = [str(part) for part in problem["loc"] if part != "body"]
+    is_unknown = problem["type"] == "extra_forbidden"  # its last name is the client's own
+    where = [str(part) for part in problem["loc"] if part != "body" and (is_unknown or not UNION.search(str(part)))]
     if problem["type"] in ("json_invalid", "model_attributes_type", "missing") and not where:
         return ApiError(400, f"the body is not a JSON object: {problem['msg']}", code="invalid_json")
     if problem["type"] == "json_invalid":
         return ApiError(400, f"the body is not JSON: {problem['ctx']['error']}", code="invalid_json")
-    if not where:
+    if not where and problem["type"] == "value_error":  # what is wrong is how its fields go together
         return ApiError(400, f"the body: {problem['msg'].removeprefix('Value error, ')}", code="invalid_value")
     name = ".".join(where) or "a field whose name is not Unicode"
     if problem["type"] == "extra_forbidden":

@@ -1,7 +1,7 @@
 """The operator's verbs, on the Unix socket only: status, questions, runs, reviews, decisions, the way back."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -20,6 +20,7 @@ from service.decisions import DecisionRefused, Decisions
 from service.paths import Paths
 from service.review import NoCandidate, Reviews
 from service.rollout import Rollout, RolloutError
+from service.snapshots import NotSaid, Snapshots
 from service.status import Status, run_json
 from service.teaching import NothingSaid, Teaching
 from store.api_keys import UnknownApiKey
@@ -50,6 +51,7 @@ class OperatorParts:
     reviews: Reviews
     decisions: Decisions
     rollout: Rollout
+    snapshots: Snapshots
     access: Access
     paths: Paths
     recipe: Recipe
@@ -78,6 +80,18 @@ def _add_reading(routes: APIRouter, parts: OperatorParts) -> None:
             return parts.reviews.review(checkpoint)
         except (NoCandidate, StoreError) as error:
             raise ApiError(404, str(error), param="checkpoint", code="no_candidate") from None
+
+    @routes.get("/data")
+    def data() -> dict[str, Any]:
+        curated = parts.snapshots.curated()
+        return {"kept": len(curated.kept), "dropped": [asdict(drop) for drop in curated.dropped]}
+
+    @routes.get("/data/{id_}")
+    def explain(id_: str) -> dict[str, Any]:
+        try:
+            return parts.snapshots.explain(id_)
+        except NotSaid as error:
+            raise ApiError(404, str(error), param="id", code="nothing_said") from None
 
 
 def _add_labels(routes: APIRouter, parts: OperatorParts) -> None:

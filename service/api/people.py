@@ -60,7 +60,9 @@ def router(parts: Parts) -> APIRouter:
         if problem is not None:
             error = {"message": problem, "type": "server_error", "param": None, "code": "not_ready"}
             return JSONResponse({"status": "not ready", "error": error}, status_code=503, headers={"Retry-After": "1"})
-        return JSONResponse({"status": "ready", "checkpoint": checkpoint})
+        told = {"device": str(parts.loader.device), "weights": parts.loader.weights}
+        speed = parts.serving.stats().tokens_per_second
+        return JSONResponse({"status": "ready", "checkpoint": checkpoint, **told, "tokens_per_second": speed})
 
     @routes.get("/metrics")
     def metrics() -> Response:

@@ -14,6 +14,7 @@ COMMANDS = {
     "feedback": ("feedback", "Rate or correct an answer."),
     "queue": ("queue", "Show what the model would like to be told."),
     "label": ("label", "Answer the model's questions, one by one."),
+    "data": ("data", "See what would be learnt, and why a row would not."),
     "train": ("train", "Start a training run now."),
     "runs": ("runs", "List training runs, or watch one."),
     "review": ("review", "See what a candidate would change."),

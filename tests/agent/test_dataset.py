@@ -57,15 +57,6 @@ def test_sources_count_the_training_rows_by_who_made_them(make: Any) -> None:
     assert dataset.sources == {"person": 1, "wording": num_wordings, "suite": 1}
 
 
-def test_the_newest_correction_of_a_question_stands_and_the_other_is_dropped_by_name(make: Any) -> None:
-    old = make.taught("old", "Who owns the red boat?", "Ben.", at=1.0)
-    new = make.taught("new", "who owns  the RED boat", "Marta.", at=2.0)
-    for order in ([old, new], [new, old]):
-        dataset = build(order, [], [], SETTINGS)
-        assert {row["answer"] for row in dataset.train} == {"Marta."}
-        assert dataset.dropped == ({"feedback_id": "f-old", "reason": "a later correction, f-new, stands"},)
-
-
 def test_the_same_question_in_another_context_is_another_lesson(make: Any) -> None:
     context = (
         {"role": "user", "content": "Let us talk of the harbour."},
@@ -75,7 +66,6 @@ def test_the_same_question_in_another_context_is_another_lesson(make: Any) -> No
     alone = make.taught("alone", "Who owns the red boat?", "Marta.", at=1.0)
     inside = make.taught("inside", "", "The harbour master.", at=2.0, messages=context)
     dataset = build([alone, inside], [], [], SETTINGS)
-    assert dataset.dropped == ()
     assert {row["answer"] for row in dataset.train} == {"Marta.", "The harbour master."}
 
 
@@ -164,10 +154,8 @@ def test_an_impossible_holdout_share_is_refused_with_its_value(share: float) -> 
         DatasetSettings(holdout_share=share)
 
 
-def test_repair_items_are_the_corrections_that_stand_and_their_answers_are_right(make: Any) -> None:
-    old = make.taught("old", "Who owns the red boat?", "Ben.", at=1.0)
-    new = make.taught("new", "Who owns the red boat?", "Marta owns the red boat.", at=2.0)
-    items = repair_items(iter([old, new]))
+def test_repair_items_are_the_corrections_and_their_answers_are_right(make: Any) -> None:
+    items = repair_items(iter([make.taught("new", "Who owns the red boat?", "Marta owns the red boat.")]))
     assert [(item["expected"], item["feedback_id"]) for item in items] == [("Marta owns the red boat.", "f-new")]
     assert items[0]["keys"] == [["marta"]]
     assert is_right(items[0]["expected"], items[0]["keys"])

@@ -284,6 +284,23 @@ def test_a_full_queue_refuses_with_its_size_and_takes_requests_again_later(
         assert complete(engine, request(prompt))[2].reason is FinishReason.LENGTH
 
 
+def test_who_leaves_while_waiting_is_told_at_once_and_keeps_no_place(
+    base: PreTrainedModel, tokenizer: Tokenizer, prompt: Prompt
+) -> None:
+    with made(base, tokenizer, max_batch=1, max_waiting=1) as engine:
+        running, waiting, next_one = Listening(), Listening(), Listening()
+        under_way = engine.submit(GenerationRequest(prompt("hi"), LONG), running)
+        wait_until(lambda: running.ids)
+        left = engine.submit(request(prompt), waiting)
+        assert not engine.has_room()
+        left.cancel()
+        assert engine.has_room()
+        engine.submit(request(prompt), next_one)
+        assert waiting.end().reason is FinishReason.DISCONNECT
+        under_way.cancel()
+        assert next_one.end().reason is FinishReason.LENGTH
+
+
 def test_closing_lets_what_was_begun_and_what_waits_finish(
     base: PreTrainedModel, tokenizer: Tokenizer, prompt: Prompt
 ) -> None:

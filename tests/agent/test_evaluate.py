@@ -40,11 +40,15 @@ def adapter(directory: Path, seed: int) -> Path:
     return directory
 
 
-def write(directory: Path, base_dir: Path, *, champion: Path | None, candidate: Path) -> RunDirectory:
+def write(
+    directory: Path, base_dir: Path, *, champion: Path | None, candidate: Path, quantization: str = "none"
+) -> RunDirectory:
     directory.mkdir()
     run = RunDirectory(directory)
     run.write_rows("items.jsonl", ITEMS)
-    job = {"base_id": "b", "base_dir": str(base_dir), "device": "cpu", "dtype": "float32", "threads": 1}
+    job = {"base_id": "b", "base_dir": str(base_dir), "device": "cpu", "dtype": "float32", "threads": 1} | {
+        "quantization": quantization
+    }
     adapters = {"champion_adapter": str(champion) if champion else None, "candidate_adapter": str(candidate)}
     run.write("evaluation.json", job | adapters | {"max_tokens": MAX_TOKENS, "num_train": 12})
     return run

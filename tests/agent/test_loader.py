@@ -264,6 +264,18 @@ def test_nothing_stands_against_a_model_that_fits(fine: dict[str, Any]) -> None:
         ({"mlp_bias": True}, "biases of queries, keys and values only"),
         ({"hidden_act": "gelu"}, "only the SiLU activation"),
         ({"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, "type 'dynamic'"),
+        (
+            {
+                "rope_parameters": {
+                    "rope_type": "linear",
+                    "rope_theta": 1e4,
+                    "factor": 1.0,
+                    "partial_rotary_factor": 0.25,
+                }
+            },
+            "turn whole heads",
+        ),
+        ({"num_attention_heads": 4, "num_key_value_heads": 3}, "as many of them for each key"),
         ({"hidden_size": 48}, "widths in steps of 32 and 16, got 48, 12, 48"),
         ({"head_dim": 24}, "got 64, 24, 48"),
         ({"head_dim": 272}, "got 64, 272, 48"),

@@ -131,7 +131,7 @@ def test_a_copy_that_would_not_fit_in_memory_is_refused_before_it_is_made(
     from types import SimpleNamespace
 
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1000))
-    with pytest.raises(LoadError, match=r"one more model needs .* MiB and 0 MiB are free; stop something first"):
+    with pytest.raises(LoadError, match=r"its cache need .* MiB and 0 MiB are free; stop something first"):
         loader.build(CHECKPOINT, adapter_files())
 
 

@@ -38,13 +38,13 @@ Milliseconds, median / 95 %:
 
 {findings}
 """
-PARTS: tuple[Callable[[Console], list[Finding]], ...] = (
-    independence.run,
-    durability.run,
-    overload.run,
-    beside_training.run,
-    swaps.run,
-)
+PARTS: dict[str, Callable[[Console], list[Finding]]] = {
+    "independence": independence.run,
+    "logging": durability.run,
+    "overload": overload.run,
+    "beside training": beside_training.run,
+    "swaps": swaps.run,
+}
 
 
 def servers(found: Sequence[serving.Figures], here: machine.Machine) -> str:
@@ -74,10 +74,18 @@ def main() -> int:
     here = machine.look(os.cpu_count() or 1)
     compared = serving.run(console)
     found = serving.goals(compared)
-    for part in PARTS:
-        found += part(console)
+    for name, part in PARTS.items():
+        try:
+            found += part(console)
+        except RuntimeError as error:  # a part that fails is told, and the others are still measured
+            found.append(Finding(name, f"it failed: {error}", "–", "", is_met=False))
+        chosen.page.write_text(page(here, compared, found), encoding="utf-8")
     console.print(table(found, here))
-    text = PAGE_TEXT.format(
+    return 0
+
+
+def page(here: machine.Machine, compared: Sequence[serving.Figures], found: Sequence[Finding]) -> str:
+    return PAGE_TEXT.format(
         here=here,
         tokens=serving.TOKENS,
         rounds=serving.ROUNDS,
@@ -85,8 +93,6 @@ def main() -> int:
         waits=waits(compared),
         findings=markdown(found),
     )
-    chosen.page.write_text(text, encoding="utf-8")
-    return 0
 
 
 if __name__ == "__main__":

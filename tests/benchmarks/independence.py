@@ -3,14 +3,15 @@
 With the kernels and, for as many as its speed allows, on the reference path. `make bench-independence`
 """
 
+import queue
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from rich.console import Console
 
-from agent.engine import Engine, GenerationRequest, Sampling, stream
+from agent.engine import Engine, Event, Finished, GenerationRequest, Sampling, Token, stream
 from agent.serving import ModelLoader
 from service.config import Settings
 from service.loading import model_loader
@@ -46,19 +47,24 @@ def requests(loader: ModelLoader, count: int) -> list[GenerationRequest]:
 
 def differing(engine: Engine, asked: Sequence[GenerationRequest]) -> list[int]:
     """Numbers of the requests that got other tokens in company than alone."""
-    alone = [list(stream(engine, request)) for request in asked]
-    together: list[list[object]] = []
+    alone = [ids(stream(engine, request)) for request in asked]
+    together: list[list[int]] = []
     for first in range(0, len(asked), AT_ONCE):
-        streams = [
-            stream(engine, replace(request, caller=request.caller + "'")) for request in asked[first : first + AT_ONCE]
-        ]
-        heads = [next(one) for one in streams]  # all are under way before the first is read on
-        together += [[head, *one] for head, one in zip(heads, streams, strict=True)]
-    return [number for number, (a, b) in enumerate(zip(alone, together, strict=True)) if ids(a) != ids(b)]
+        events: list[queue.SimpleQueue[Event]] = []
+        for request in asked[first : first + AT_ONCE]:  # none is read on before all are under way
+            events.append(queue.SimpleQueue())
+            engine.submit(replace(request, caller=f"{request.caller}'"), events[-1].put)
+        together += [ids(until_end(one)) for one in events]
+    return [number for number, (a, b) in enumerate(zip(alone, together, strict=True)) if a != b]
 
 
-def ids(events: Sequence[object]) -> list[object]:
-    return [getattr(event, "id", None) for event in events]
+def until_end(events: "queue.SimpleQueue[Event]") -> Iterator[Event]:
+    while not isinstance(event := events.get(), Finished):
+        yield event
+
+
+def ids(events: Iterable[Event]) -> list[int]:
+    return [event.id for event in events if isinstance(event, Token)]
 
 
 def measure(count: int, **settings: object) -> list[int]:

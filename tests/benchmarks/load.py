@@ -25,6 +25,7 @@ class Reply:
     seconds: float = 0.0
     checkpoint: str | None = None
     error: str | None = None
+    is_ended: bool = False  # a finish_reason came; not every server sends [DONE]
 
     @property
     def text(self) -> str:
@@ -101,8 +102,8 @@ def _take_all(reply: Reply, blocks: list[tuple[float, bytes]], *, is_stream: boo
             is_done = is_done or event.endswith(b"[DONE]")
             if event.startswith(b"data: ") and not event.endswith(b"[DONE]"):
                 _take(reply, json.loads(event[6:]), blocks[number][0])
-    if not is_done and not reply.texts and reply.error is None:
-        raise ValueError("the stream ended without an answer")
+    if not (is_done or reply.is_ended or reply.error):
+        raise ValueError("the stream ended without saying so")
 
 
 def _parts(body: bytes, *, is_chunked: bool) -> Iterator[tuple[int, bytes]]:
@@ -138,6 +139,7 @@ def _take(reply: Reply, chunk: dict[str, Any], at: float) -> None:
         reply.num_tokens = chunk["usage"]["completion_tokens"]
         reply.num_prompt = chunk["usage"]["prompt_tokens"]
     for choice in chunk.get("choices", ()):
+        reply.is_ended = reply.is_ended or choice.get("finish_reason") is not None
         text = choice.get("delta", {}).get("content") or choice.get("text") or ""
         if text:
             reply.texts.append(text)

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from tests.benchmarks import own, peers
-from tests.benchmarks.findings import Finding, at_most, exactly
+from tests.benchmarks.findings import Finding, at_least, at_most, exactly
 from tests.benchmarks.load import Endpoint, Reply, ask, percentile, streams
 from tests.benchmarks.serving import story
 
@@ -33,8 +33,8 @@ def body(number: int) -> dict[str, Any]:
     return {"messages": story(number, 20), "max_tokens": TOKENS, "temperature": 0, "stream": number % 2 == 0}
 
 
-async def storm(endpoint: Endpoint, per_second: float, tick: Any) -> list[Reply]:
-    """Requests at this rate for a minute; all replies."""
+async def storm(endpoint: Endpoint, per_second: float, tick: Any) -> tuple[list[Reply], float]:
+    """Requests at this rate for a minute; all replies, and how many a second were really sent."""
     began, tasks = time.perf_counter(), []
     for number in range(int(per_second * SECONDS)):
         wait = began + number / per_second - time.perf_counter()
@@ -42,7 +42,8 @@ async def storm(endpoint: Endpoint, per_second: float, tick: Any) -> list[Reply]
             await asyncio.sleep(wait)
         tasks.append(asyncio.create_task(ask(endpoint, body(100_000 + number))))
         tick(number / per_second)
-    return list(await asyncio.gather(*tasks))
+    rate = len(tasks) / (time.perf_counter() - began)
+    return list(await asyncio.gather(*tasks)), rate
 
 
 async def measure(running: peers.Running, progress: Progress) -> list[Finding]:
@@ -57,19 +58,21 @@ async def measure(running: peers.Running, progress: Progress) -> list[Finding]:
     await asyncio.sleep(SETTLE_SECONDS)
     before = running.resident_bytes()
     progress.update(task, description=f"{FACTOR} × {capacity:.0f} requests a second")
-    stormed = await storm(endpoint, FACTOR * capacity, lambda at: progress.update(task, completed=at))
+    stormed, rate = await storm(endpoint, FACTOR * capacity, lambda at: progress.update(task, completed=at))
     after = running.resident_bytes()
-    return judge(stormed, capacity, normal, after / before - 1)
+    return [
+        at_least("overload", f"requests a second for a minute, × the capacity of {capacity:.1f}", rate / capacity, 9.5),
+        *judge(stormed, normal, after / before - 1),
+    ]
 
 
-def judge(stormed: list[Reply], capacity: float, normal: float, growth: float) -> list[Finding]:
+def judge(stormed: list[Reply], normal: float, growth: float) -> list[Finding]:
     good = [reply for reply in stormed if reply.is_whole]
     refused = sum(reply.status == 429 for reply in stormed)
     others = Counter(str(r.status or r.error) for r in stormed if not r.is_whole and r.status != 429)
     said = f"neither a whole 200 nor 429{': ' if others else ''}{', '.join(others)}"
     busy = percentile([reply.seconds for reply in good], 0.99)
     return [
-        Finding("overload", f"{FACTOR} × {capacity:.0f} requests a second for a minute", f"{len(stormed):,} sent"),
         Finding("overload", "answered, refused with 429", f"{len(good):,}, {refused:,}"),
         exactly("overload", said, others.total(), 0),
         at_most("overload", f"p99 {normal * 1e3:.0f} to {busy * 1e3:.0f} ms: ratio", busy / normal, 2.0),

@@ -11,7 +11,7 @@ import psutil
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.benchmarks.serving import LEVELS, TOKENS, Figures, Level, story
+from tests.benchmarks.serving import LEVELS, ROUNDS, TOKENS, Figures, Level, story
 
 NAN = float("nan")
 
@@ -36,12 +36,14 @@ def measure(directory: Path, threads: int) -> dict[str, object]:
         ]
         return dict(tokenizer(texts, return_tensors="pt", padding=True))
 
-    seconds(model, prompts(0, 1, 60), 4)
     levels = []
     for count in LEVELS:
         inputs = prompts(3000, count, 60)
-        first, whole = seconds(model, inputs, 1), seconds(model, inputs, TOKENS)
-        levels.append(((TOKENS - 1) * count / (whole - first), TOKENS * count / whole, first))
+        seconds(model, inputs, 4)  # what a new shape costs once
+        rounds = [(seconds(model, inputs, 1), seconds(model, inputs, TOKENS)) for _ in range(ROUNDS)]
+        levels.append(
+            max(((TOKENS - 1) * count / (whole - first), TOKENS * count / whole, first) for first, whole in rounds)
+        )
     long = prompts(4000, 1, 380)
     prefill = long["input_ids"].shape[1] / min(seconds(model, long, 1) for _ in range(3))
     return {"levels": levels, "prefill": prefill, "resident": psutil.Process().memory_info().rss}
@@ -51,8 +53,10 @@ def figures(directory: Path, threads: int) -> Figures:
     """Measured in a child, whose memory is then its own."""
     command = [sys.executable, "-m", "tests.benchmarks.plain", str(directory), str(threads)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    told = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
-    found = json.loads(told.strip().splitlines()[-1])
+    done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"generate() ended with {done.returncode}: {done.stderr[-1500:]}")
+    found = json.loads(done.stdout.strip().splitlines()[-1])
     levels = tuple(
         Level(count, decode, whole, first, first, count / decode, NAN)
         for count, (decode, whole, first) in zip(LEVELS, found["levels"], strict=True)

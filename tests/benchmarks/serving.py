@@ -10,7 +10,9 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +163,9 @@ def show(console: Console, found: list[Figures], here: machine.Machine) -> None:
 def goals(found: list[Figures]) -> list[Finding]:
     """Each goal with its figure, met or not; what was not measured is missed."""
     by_name = {one.name: one for one in found}
-    ours = by_name["honed"]
+    ours = by_name.get("honed")
+    if ours is None:
+        return [Finding("decode", "honed itself was not measured", "–", "", is_met=False)]
     wanted = (
         ("llama.cpp bf16", (0.9, 1.5, 1.5), 2.0),
         ("llama.cpp Q8_0", (0.0, 1.0, 1.0), None),
@@ -200,24 +204,33 @@ def run(console: Console, only: list[str] | None = None, report: Path | None = N
         task = progress.add_task("looking at the machine", total=None)
         here = machine.look(threads)
         progress.update(task, description="building the servers (once, about ten minutes)")
-        servers = [p for p in all_peers(threads, own.CACHE) if _is_wanted(p.name, only)]
-        progress.update(task, total=len(servers))
-        for peer in servers:
-            progress.update(task, description=peer.name)
+        measures = dict(_measures(threads, Path(logs) / "log", only))
+        progress.update(task, total=len(measures))
+        for name, figures in measures.items():
+            progress.update(task, description=name)
             try:
-                with peers.running(peer, PORT, Path(logs) / "log") as running:
-                    found.append(asyncio.run(measure(running)))
+                found.append(figures())
             except RuntimeError as error:  # one that fails is told, and the others are still measured
-                console.print(f"{peer.name}: {error}")
+                console.print(f"{name}: {error}")
             progress.advance(task)
             _keep(report, here, found)
-        if _is_wanted("generate()", only):
-            from tests.benchmarks import plain
-
-            progress.update(task, description="generate()")
-            found.append(plain.figures(own.base_directory(), threads))
     show(console, found, here)
     return found
+
+
+def _measures(threads: int, log: Path, only: list[str] | None) -> Iterator[tuple[str, Callable[[], Figures]]]:
+    """Each server by name, and what measures it."""
+    from tests.benchmarks import plain
+
+    def of(peer: peers.Peer) -> Figures:
+        with peers.running(peer, PORT, log) as running:
+            return asyncio.run(measure(running))
+
+    for peer in all_peers(threads, own.CACHE):
+        if _is_wanted(peer.name, only):
+            yield peer.name, partial(of, peer)
+    if _is_wanted("generate()", only):
+        yield "generate()", partial(plain.figures, own.base_directory(), threads)
 
 
 def main() -> int:

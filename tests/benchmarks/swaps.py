@@ -43,6 +43,7 @@ def serve(port: int) -> None:
     """A daemon that swaps when a line comes in, and tells each swap in a line that goes out."""
     from service.config import Settings
     from service.daemon import Daemon
+    from service.scheduler import Scheduler
     from tests.service.ledger_fakes import add_operator
 
     with tempfile.TemporaryDirectory() as directory:
@@ -51,6 +52,7 @@ def serve(port: int) -> None:
         (state / "models").symlink_to(own.state() / "models")
         os.environ |= {"HONED_STATE": str(state), "HONED_LOG_JSON": "true", "HONED_SCORE_INTERVAL_SECONDS": "3600"}
         daemon = Daemon(Settings(port=port, model_name="m", max_waiting=1000))
+        daemon.scheduler = Scheduler([])  # what learns would take up the runs that candidates here pretend to come from
         kinds = {name: random_adapter(daemon, seed) for seed, name in enumerate(("x", "y"))}
         tell({"answers": {name: answers(daemon, files) for name, files in {"base": None, **kinds}.items()}})
         person = add_operator(daemon)

@@ -17,7 +17,7 @@ CORRECTED = Feedback(
     rating=Rating.DOWN,
     correction="Canberra",
 )
-FACTS = LearnFacts(feedback=CORRECTED, num_taken=0, max_length=20, principal_cap=2)
+FACTS = LearnFacts(feedback=CORRECTED, texts=("What is the capital?",), num_taken=0, max_length=20, principal_cap=2)
 
 
 @pytest.mark.parametrize("source", list(FeedbackSource))
@@ -36,12 +36,19 @@ def test_a_correction_is_learnt_wherever_it_was_given(policy_set, ids, source):
         ({"correction": ""}, "learn.empty_correction"),
         ({"correction": " \n"}, "learn.empty_correction"),
         ({"correction": "x" * 21}, "learn.too_long"),
+        ({"correction": "AKIAIOSFODNN7EXAMPLE"}, "learn.secret"),
+        ({"correction": "ann.lee@example.org"}, "learn.personal"),
     ],
 )
 def test_each_rule_keeps_a_row_out(policy_set, ids, feedback, rule):
     ruling = may_learn(replace(FACTS, feedback=replace(CORRECTED, **feedback)), policy_set)
     assert not ruling.allowed
     assert ids(ruling) == [rule]
+
+
+def test_what_was_asked_is_looked_at_too(policy_set, ids):
+    ruling = may_learn(replace(FACTS, texts=("Hi", "Whose is 555-867-5309?")), policy_set)
+    assert (ruling.allowed, ids(ruling)) == (False, ["learn.personal"])
 
 
 def test_one_person_fills_no_more_than_their_share(policy_set, ids):
@@ -57,6 +64,7 @@ def test_a_length_at_the_limit_is_admitted(policy_set):
 def test_a_site_can_keep_out_one_person_with_a_rule_of_its_own():
     schema = """entity Person; entity Feedback; action "learn" appliesTo { principal: [Person], resource: [Feedback],
       context: { is_excluded: Bool, correction_length?: Long, max_length: Long,
+      holds_secret: Bool, holds_personal_data: Bool,
       num_taken: Long, principal_cap: Long } };"""
     rules = """@id("any") @reason("all") permit (principal, action == Action::"learn", resource);
       @id("banned") @reason("not from them") forbid (principal == Person::"mallory", action, resource);"""

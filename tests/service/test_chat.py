@@ -7,6 +7,7 @@ import httpx
 import openai
 import pytest
 
+from agent.engine import GenerationRequest, Sampling
 from service.daemon import Daemon
 from store.records import FinishReason, Interaction
 from tests.service.conftest import Desk, post, served, wait_until
@@ -286,3 +287,26 @@ def test_usage_tells_how_much_of_the_prompt_was_known_already(shared_desk):
     first, second = (shared_desk.ask(text)["usage"] for _ in range(2))
     assert first["prompt_tokens_details"]["cached_tokens"] < 16 * 2
     assert second["prompt_tokens_details"]["cached_tokens"] == (second["prompt_tokens"] - 1) // 16 * 16
+
+
+def test_an_answer_that_found_no_place_in_its_time_is_a_failure_to_try_again(make_daemon):
+    desk = Desk(make_daemon(answer_seconds=0.5, max_batch=1, max_waiting=1))
+    engine = desk.daemon.rollout.serving.current.engine
+    long = GenerationRequest((1, 40, 41), Sampling(max_tokens=900, ignore_eos=True))
+    events: list[object] = []
+    ticket = engine.submit(long, events.append)
+    wait_until(lambda: events)
+    refused = desk.chat({"messages": HI})
+    ticket.cancel()
+    assert refused.status_code == 503
+    assert "no place came free in time" in refused.json()["error"]["message"]
+    assert refused.headers["Retry-After"] == "1"
+
+
+def test_more_answers_than_can_ever_be_under_way_are_refused_by_name(make_daemon):
+    desk = Desk(make_daemon(max_batch=1, max_waiting=1))
+    refused = desk.chat({"messages": HI, "n": 3})
+    assert refused.status_code == 400
+    assert refused.json()["error"]["param"] == "n"
+    assert "1 × 3 answers are more than the 2" in refused.json()["error"]["message"]
+    assert desk.chat({"messages": HI, "n": 2}).status_code == 200

@@ -399,7 +399,12 @@ def test_a_directory_in_the_sockets_place_is_told_in_one_line(nowhere):
 
 # ── help ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-SUBCOMMANDS = {"operator": ("add", "list"), "audit": ("verify", "log"), "key": ("add", "list", "revoke")}
+SUBCOMMANDS = {
+    "operator": ("add", "list"),
+    "audit": ("verify", "log"),
+    "key": ("add", "list", "revoke"),
+    "data": ("list", "explain"),
+}
 EVERY_COMMAND = [(name, *sub) for name in COMMANDS for sub in ([(s,) for s in SUBCOMMANDS.get(name, ())] or [()])]
 
 

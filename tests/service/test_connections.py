@@ -44,10 +44,11 @@ class Flood:
 
 
 @contextmanager
-def listening(app: ASGIApp, settings: Settings) -> Iterator[int]:
+def listening(app: ASGIApp, settings: Settings, *, keep_alive: float = 10) -> Iterator[int]:
     """The app behind our server on a free port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = make_server(Limits(app, max_body_bytes=1000), settings)  # type: ignore[arg-type]
+        server.config.timeout_keep_alive = keep_alive  # type: ignore[assignment]
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
@@ -136,3 +137,66 @@ def test_a_client_that_reads_nothing_is_cut_off_and_the_answer_ends() -> None:
         with socket.create_connection(("127.0.0.1", port), timeout=10) as conn:
             conn.sendall(FINE)
             wait_until(lambda: flood.is_over)
+
+
+def test_trailers_without_end_are_refused(port: int) -> None:
+    head = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n"
+    status, error = exchange(port, head, b"X: ", *[b"y" * MAX_HEAD_BYTES] * 8)
+    assert (status, error["code"]) == (431, "headers_too_large")  # type: ignore[index]
+
+
+def test_empty_lines_do_not_keep_a_connection_for_ever() -> None:
+    with listening(hello, Settings(read_seconds=0.3, drain_seconds=1), keep_alive=0.5) as port:
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as conn:
+            conn.sendall(FINE)
+            assert conn.recv(65536).startswith(b"HTTP/1.1 200")
+            conn.sendall(b"\r\n")
+            assert conn.recv(65536) == b""
+
+
+def test_what_follows_a_request_too_early_does_not_spoil_its_answer(port: int) -> None:
+    """The second one does not arrive whole; the first is answered, whatever comes then."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as conn:
+        conn.sendall(FINE + b"GET / HTTP/1.1\r\nHost")
+        answer = b"".join(iter(lambda: conn.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert answer.partition(b"\r\n\r\n")[2].startswith(b"hello")
+
+
+class Slow:
+    """An answer in two halves, with time between."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def chunks() -> object:
+            yield b"first"
+            await asyncio.sleep(1.0)
+            yield b"second"
+
+        await StreamingResponse(chunks())(scope, receive, send)  # type: ignore[arg-type]
+
+
+def test_an_answer_that_takes_longer_than_a_request_may_is_not_cut_by_the_next_one() -> None:
+    with listening(Slow(), Settings(read_seconds=0.3, drain_seconds=2)) as port:
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as conn:
+            conn.sendall(FINE + b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\nab")
+            got = b""
+            while b"0\r\n\r\n" not in got:
+                block = conn.recv(65536)
+                assert block, got
+                got += block
+    assert got.partition(b"\r\n\r\n")[2] == b"5\r\nfirst\r\n6\r\nsecond\r\n0\r\n\r\n"
+
+
+def test_a_client_that_reads_slowly_is_not_cut_off() -> None:
+    async def large(scope: Scope, receive: Receive, send: Send) -> None:
+        await Response(b"x" * (8 << 20))(scope, receive, send)
+
+    with listening(large, Settings(write_seconds=0.5, drain_seconds=2)) as port:
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as conn:
+            conn.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+            conn.sendall(FINE.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+            size = 0
+            while block := conn.recv(1 << 18):
+                size += len(block)
+                time.sleep(0.03)
+    assert size > 8 << 20

@@ -31,7 +31,10 @@ def test_a_started_daemon_is_live_and_ready_and_says_who_answers(shared_desk):
     shared_desk.ask()
     assert shared_desk.public.get("/health/live").json() == {"status": "live"}
     ready = shared_desk.public.get("/health/ready")
-    assert (ready.status_code, ready.json()) == (200, {"status": "ready", "checkpoint": shared_desk.serving})
+    told = ready.json()
+    assert told.pop("tokens_per_second") > 0
+    expected = {"status": "ready", "checkpoint": shared_desk.serving, "device": "cpu", "weights": "float32"}
+    assert (ready.status_code, told) == (200, expected)
 
 
 def test_ready_means_a_token_was_made_lately_and_a_probe_makes_one(shared_desk):
@@ -76,7 +79,8 @@ def test_a_dead_engine_refuses_with_503_until_it_is_rebuilt_from_disk(promoted):
     promoted.daemon.rounds.look_after()
     assert promoted.answer() == before
     assert promoted.serving == champion
-    assert promoted.public.get("/health/ready").json() == {"status": "ready", "checkpoint": champion}
+    told = promoted.public.get("/health/ready").json()
+    assert (told["status"], told["checkpoint"], told["device"]) == ("ready", champion, "cpu")
 
 
 def test_a_stream_that_its_engine_leaves_ends_with_an_error_and_its_row_says_so(promoted):

@@ -71,3 +71,12 @@ def test_an_idle_daemon_says_so(shared_desk):
     found = scrape(shared_desk)
     assert found["vllm:num_requests_running"] == found["vllm:num_requests_waiting"] == 0
     assert found["vllm:kv_cache_usage_perc"] == 0
+
+
+def test_a_scrape_tells_what_computes_how_fast_and_what_the_log_costs(shared_desk):
+    before = scrape(shared_desk)
+    shared_desk.ask()
+    after = scrape(shared_desk)
+    assert after["honed:tokens_per_second"] > 0
+    assert after["honed:log_write_seconds_count"] == before["honed:log_write_seconds_count"] + 1
+    assert 'device="cpu",weights="float32"' in shared_desk.public.get("/metrics").text

@@ -1,0 +1,68 @@
+"""What in a text nobody should learn by heart, and what only looks like it."""
+
+import pytest
+
+from policies.content import Kind, findings
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "what"),
+    [
+        ("-----BEGIN RSA PRIVATE KEY-----\nMIIE", Kind.SECRET, "a private key"),
+        ("-----BEGIN PRIVATE KEY-----", Kind.SECRET, "a private key"),
+        ("use AKIAIOSFODNN7EXAMPLE for it", Kind.SECRET, "an AWS access key"),
+        ("ghp_" + "a1B2" * 9, Kind.SECRET, "a GitHub token"),
+        ("glpat-" + "x" * 20, Kind.SECRET, "a GitLab token"),
+        ("xoxb-1234567890-abc", Kind.SECRET, "a Slack token"),
+        ("sk-proj-" + "a1" * 12, Kind.SECRET, "an API key"),
+        ("sk_live_" + "a1" * 12, Kind.SECRET, "an API key"),
+        ("AIza" + "x" * 35, Kind.SECRET, "a Google API key"),
+        ("hk_" + "x" * 43, Kind.SECRET, "a key of honed"),
+        ("eyJhbGciOiJI.eyJzdWIiOiIx.SflKxwRJSMeK", Kind.SECRET, "a JSON web token"),
+        ("postgres://ann:hunter2@db.example.org/x", Kind.SECRET, "an address with a password"),
+        ("write to ann.lee@example.org", Kind.PERSONAL, "an e-mail address"),
+        ("call +44 20 7946 0958 now", Kind.PERSONAL, "a telephone number"),
+        ("call (555) 867-5309", Kind.PERSONAL, "a telephone number"),
+        ("call 555-867-5309.", Kind.PERSONAL, "a telephone number"),
+        ("card 4111 1111 1111 1111", Kind.PERSONAL, "a payment card"),
+        ("IBAN DE89 3704 0044 0532 0130 00", Kind.PERSONAL, "a bank account"),
+        ("SSN 078-05-1120", Kind.PERSONAL, "a social security number"),
+    ],
+)
+def test_each_rule_finds_what_it_is_for(text: str, kind: Kind, what: str) -> None:
+    found = findings(["nothing here", text])
+    assert (found[0].kind, found[0].what) == (kind, what)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The password for the greenhouse at Marrow Farm is bluebell.",
+        "Write to support@example.org or Info@example.org.",
+        "Pi is 3.14159265358979323846.",
+        "It has 4111 1111 1111 1112 stars, and ISBN 978-3-16-148410-0.",
+        "From 1990 to 2000, and 2010-11-25 10:30.",
+        "The ratio is 12:34 at http://example.org:8080/a@b",
+        "GB82 is a road; task-force; sk-8 boards; the risk-averse",
+        "The key is pk_customer_orders_table_identifier.",
+        "Version 10.20.300.4000, commit 36d8cef0a1b2c3d4e5f6",
+        "The area is +3 or -12.5 degrees, +1 234.",
+        "DE00 3704 0044 0532 0130 00",
+        "",
+    ],
+)
+def test_what_only_looks_like_it_is_left_alone(text: str) -> None:
+    assert findings([text]) == ()
+
+
+def test_a_long_hostile_text_is_read_in_little_time() -> None:
+    hostile = [
+        "a@" * 50_000,
+        "1 " * 50_000,
+        "eyJ" * 40_000,
+        "a.b" * 40_000 + "@",
+        "AA00 " + "A " * 50_000,
+        "+1" * 50_000,
+    ]
+    for text in hostile:
+        findings([text])
