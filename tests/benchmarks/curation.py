@@ -89,7 +89,7 @@ STRAYS = (
 SECRETS = (
     "AKIA{block}",
     "ghp_{long}",
-    "postgres://ann:{block}@db.example.org/x",
+    "postgres://ann:{block}@db/x",
     "-----BEGIN PRIVATE KEY-----\n{long}",
 )
 PERSONAL = ("ann.lee{n}@example.org", "+44 20 7946 {four}", "555-867-{four}", "4111 1111 1111 1111")
