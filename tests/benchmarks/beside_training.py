@@ -22,7 +22,7 @@ from rich.console import Console
 from service import demo
 from service.client import Client
 from tests.benchmarks import own
-from tests.benchmarks.findings import Finding, at_most
+from tests.benchmarks.findings import Finding, at_most, tell
 from tests.benchmarks.load import Endpoint, percentile, streams
 from tests.benchmarks.serving import body
 
@@ -117,8 +117,7 @@ def run(console: Console) -> list[Finding]:
 
 def main() -> int:
     console = Console()
-    for finding in run(console):
-        console.print(finding.name, finding.figure, finding.aim, finding.judgement)
+    tell(console, run(console))
     return 0
 
 

@@ -18,7 +18,7 @@ from service.config import Settings
 from service.models import SealedModel
 from service.snapshots import ChildSettings, Snapshots
 from store.records import Feedback, FeedbackSource, FinishReason, Interaction
-from tests.benchmarks.findings import Finding, at_least, at_most
+from tests.benchmarks.findings import Finding, at_least, at_most, tell
 
 ROWS = 100_000
 PLANTED = 40  # of each kind
@@ -185,8 +185,7 @@ def run(console: Console) -> list[Finding]:
 
 def main() -> int:
     console = Console()
-    for finding in run(console):
-        console.print(finding.name, finding.figure, finding.aim, finding.judgement)
+    tell(console, run(console))
     return 0
 
 

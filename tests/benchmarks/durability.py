@@ -19,7 +19,7 @@ from store.database import Database
 from store.interactions import Interactions
 from store.migrations import log
 from store.records import FinishReason, Interaction, TokenTrace
-from tests.benchmarks.findings import Finding, at_least, at_most
+from tests.benchmarks.findings import Finding, at_least, at_most, tell
 from tests.benchmarks.load import percentile
 
 ROWS = 20_000
@@ -106,8 +106,7 @@ def run(console: Console) -> list[Finding]:
 
 def main() -> int:
     console = Console()
-    for finding in run(console):
-        console.print(finding.point, finding.name, finding.figure, finding.aim, finding.judgement)
+    tell(console, run(console))
     return 0
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks.machine import Machine
@@ -44,6 +45,12 @@ def table(found: Sequence[Finding], here: Machine) -> Table:
     for one in found:
         shown.add_row(one.point, one.name, one.figure, one.aim, one.judgement)
     return shown
+
+
+def tell(console: Console, found: Sequence[Finding]) -> None:
+    """A line each."""
+    for one in found:
+        console.print(one.point, one.name, one.figure, one.aim, one.judgement)
 
 
 def markdown(found: Sequence[Finding]) -> str:

@@ -17,7 +17,7 @@ from service.config import Settings
 from service.loading import model_loader
 from service.models import ensure
 from tests.benchmarks import own
-from tests.benchmarks.findings import Finding, exactly
+from tests.benchmarks.findings import Finding, exactly, tell
 from tests.benchmarks.serving import story
 
 REQUESTS = 200
@@ -90,8 +90,7 @@ def run(console: Console) -> list[Finding]:
 
 def main() -> int:
     console = Console()
-    for finding in run(console):
-        console.print(finding.name, finding.figure, finding.judgement)
+    tell(console, run(console))
     return 0
 
 

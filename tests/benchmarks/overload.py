@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from tests.benchmarks import own, peers
-from tests.benchmarks.findings import Finding, at_least, at_most, exactly
+from tests.benchmarks.findings import Finding, at_least, at_most, exactly, tell
 from tests.benchmarks.load import Endpoint, Reply, ask, percentile, streams
 from tests.benchmarks.serving import story
 
@@ -89,8 +89,7 @@ def run(console: Console) -> list[Finding]:
 
 def main() -> int:
     console = Console()
-    for finding in run(console):
-        console.print(finding.name, finding.figure, finding.aim, finding.judgement)
+    tell(console, run(console))
     return 0
 
 

@@ -11,7 +11,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,11 @@ from rich.progress import Progress
 from rich.table import Table
 
 from tests.benchmarks import machine, own, peers
-from tests.benchmarks.findings import Finding, at_least
+from tests.benchmarks.findings import Finding, at_least, tell
 from tests.benchmarks.load import Endpoint, Reply, ask, percentile, streams
 
 LEVELS = (1, 8, 32)
+AGAIN = "honed, at the end"  # a machine that changes its mind meanwhile shows
 TOKENS = 128
 ROUNDS = 2
 PORT = 4711
@@ -161,10 +162,10 @@ def show(console: Console, found: list[Figures], here: machine.Machine) -> None:
 
 
 def goals(found: list[Figures]) -> list[Finding]:
-    """Each goal with its figure, met or not; what was not measured is missed."""
+    """Each goal with its figure, met or not, of the slower of our two turns; what was not measured is missed."""
     by_name = {one.name: one for one in found}
-    ours = by_name.get("honed")
-    if ours is None:
+    turns = [by_name[name] for name in ("honed", AGAIN) if name in by_name]
+    if not turns:
         return [Finding("decode", "honed itself was not measured", "–", "", is_met=False)]
     wanted = (
         ("llama.cpp bf16", (0.9, 1.5, 1.5), 2.0),
@@ -176,11 +177,13 @@ def goals(found: list[Figures]) -> list[Finding]:
     for name, factors, prefill in wanted:
         theirs = by_name.get(name)
         for place, (count, factor) in enumerate(zip(LEVELS, factors, strict=True)):
-            ratio = ours.levels[place].decode / theirs.levels[place].decode if theirs else float("nan")
+            ratio = (
+                min(one.levels[place].decode for one in turns) / theirs.levels[place].decode if theirs else float("nan")
+            )
             if factor:
                 lines.append(at_least("decode", f"{count} streams, × {name}", ratio, factor))
         if prefill:
-            ratio = ours.prefill / theirs.prefill if theirs else float("nan")
+            ratio = min(one.prefill for one in turns) / theirs.prefill if theirs else float("nan")
             lines.append(at_least("prefill", f"× {name}", ratio, prefill))
     return lines
 
@@ -226,11 +229,13 @@ def _measures(threads: int, log: Path, only: list[str] | None) -> Iterator[tuple
         with peers.running(peer, PORT, log) as running:
             return asyncio.run(measure(running))
 
-    for peer in all_peers(threads, own.CACHE):
+    servers = all_peers(threads, own.CACHE)
+    for peer in servers:
         if _is_wanted(peer.name, only):
             yield peer.name, partial(of, peer)
     if _is_wanted("generate()", only):
         yield "generate()", partial(plain.figures, own.base_directory(), threads)
+    yield AGAIN, partial(of, replace(servers[0], name=AGAIN))
 
 
 def main() -> int:
@@ -239,8 +244,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write the figures there too")
     chosen = parser.parse_args()
     console = Console()
-    for goal in goals(run(console, chosen.only, chosen.json)):
-        console.print(goal.name, goal.figure, goal.aim, goal.judgement)
+    tell(console, goals(run(console, chosen.only, chosen.json)))
     return 0
 
 

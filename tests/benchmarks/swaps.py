@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from tests.benchmarks import own
-from tests.benchmarks.findings import Finding, at_most, exactly
+from tests.benchmarks.findings import Finding, at_most, exactly, tell
 from tests.benchmarks.load import Endpoint, Reply, ask, percentile
 
 QUESTIONS = 40
@@ -54,13 +54,13 @@ def serve(port: int) -> None:
         daemon = Daemon(Settings(port=port, model_name="m", max_waiting=1000))
         daemon.scheduler = Scheduler([])  # what learns would take up the runs that candidates here pretend to come from
         kinds = {name: random_adapter(daemon, seed) for seed, name in enumerate(("x", "y"))}
-        tell({"answers": {name: answers(daemon, files) for name, files in {"base": None, **kinds}.items()}})
+        say({"answers": {name: answers(daemon, files) for name, files in {"base": None, **kinds}.items()}})
         person = add_operator(daemon)
         threading.Thread(target=swap_on_demand, args=(daemon, person, kinds), daemon=True).start()
         daemon.run()
 
 
-def tell(value: dict[str, Any]) -> None:
+def say(value: dict[str, Any]) -> None:
     print(json.dumps(value), flush=True)
 
 
@@ -97,7 +97,7 @@ def swap_on_demand(daemon: Any, person: Any, kinds: dict[str, dict[str, bytes]])
     from tests.service.ledger_fakes import add_candidate, promote
 
     kind_of = {daemon.base.id: "base"}
-    tell({"ready": True, "checkpoint": daemon.base.id, "kind": "base"})
+    say({"ready": True, "checkpoint": daemon.base.id, "kind": "base"})
     for number, _ in enumerate(sys.stdin):
         began = time.time()
         if number % 3 == 2:
@@ -110,7 +110,7 @@ def swap_on_demand(daemon: Any, person: Any, kinds: dict[str, dict[str, bytes]])
         now = daemon.rollout.serving.current.checkpoint_id
         while daemon.rollout.serving._draining:
             time.sleep(0.01)
-        tell({"checkpoint": now, "kind": kind_of[now], "began": began, "ended": time.time()})
+        say({"checkpoint": now, "kind": kind_of[now], "began": began, "ended": time.time()})
 
 
 # ── the other side ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -255,8 +255,7 @@ def main() -> int:
         serve(chosen.serve)
         return 0
     console = Console()
-    for finding in run(console, chosen.requests, chosen.swaps):
-        console.print(finding.name, finding.figure, finding.aim, finding.judgement)
+    tell(console, run(console, chosen.requests, chosen.swaps))
     return 0
 
 

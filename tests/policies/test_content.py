@@ -55,14 +55,9 @@ def test_what_only_looks_like_it_is_left_alone(text: str) -> None:
     assert findings([text]) == ()
 
 
-def test_a_long_hostile_text_is_read_in_little_time() -> None:
-    hostile = [
-        "a@" * 50_000,
-        "1 " * 50_000,
-        "eyJ" * 40_000,
-        "a.b" * 40_000 + "@",
-        "AA00 " + "A " * 50_000,
-        "+1" * 50_000,
-    ]
-    for text in hostile:
-        findings([text])
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("hostile", ["a@", "1 ", "eyJ", "a.b", "AA00 A ", "+1", "sk-", "x://y:"])
+def test_a_long_hostile_text_is_read_to_its_end(hostile: str) -> None:
+    """A rule that tries every beginning with every end would take hours for it."""
+    text = f"{hostile * 40_000}\nwrite to ann.lee@example.org"
+    assert "an e-mail address" in [rule.what for rule in findings([text])]
