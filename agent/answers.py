@@ -1,49 +1,70 @@
-"""Many greedy answers at once, through the engine: for evaluation and for the base's own answers in replay."""
+"""Many requests to one engine at once: greedy answers, and how likely given answers are to it."""
 
 import queue
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from transformers import PreTrainedModel
-
-from agent.engine import Event, Finished, GenerationRequest, Sampling, Token
-from agent.engines.embedded import EmbeddedEngine
-from agent.engines.reference import ReferenceRunner
+from agent.engine import Engine, Event, Finished, GenerationRequest, PromptRead, Sampling, Token
 from agent.tokenizer import Tokenizer
+
+Messages = Sequence[Mapping[str, Any]]
 
 
 def greedy_answers(
-    model: PreTrainedModel,
+    engine: Engine,
     tokenizer: Tokenizer,
-    conversations: Sequence[Sequence[Mapping[str, Any]]],
+    conversations: Sequence[Messages],
     *,
     max_tokens: int,
-    batch: int,
     on_answer: Callable[[int], None],
 ) -> list[str]:
     """One answer a conversation, in order; `on_answer` gets the number done so far. Raises RuntimeError on a fault."""
-    engine = EmbeddedEngine(ReferenceRunner(model), tokenizer, max_batch=batch, max_waiting=max(1, len(conversations)))
+    sampling = Sampling(max_tokens=max_tokens)
+    requests = [GenerationRequest(tuple(tokenizer.chat_ids(messages)), sampling) for messages in conversations]
+    return ["".join(_texts(events)) for events in _all(engine, requests, on_answer)]
+
+
+def mean_nll(engine: Engine, tokenizer: Tokenizer, pairs: Sequence[tuple[Messages, str]]) -> float:
+    """Mean negative log-likelihood (nats a token) of given answers: on the base's own answers, a measure of drift.
+    ValueError when there is nothing to measure on.
+    """
+    requests, lengths = [], []
+    for messages, answer in pairs:
+        prompt, target = tokenizer.chat_ids(messages), tokenizer.ids(answer)
+        if target:
+            ids = (*prompt, *target)
+            requests.append(GenerationRequest(ids, Sampling(max_tokens=0), prompt_logprobs=0))
+            lengths.append(len(target))
+    if not requests:
+        raise ValueError("no retention answers to measure drift on; the suite is empty")
+    read = _all(engine, requests, lambda done: None)
+    told = [next(event for event in events if isinstance(event, PromptRead)) for events in read]
+    total = sum(sum(token.logprob for token in one.tokens[-n:]) for one, n in zip(told, lengths, strict=True))
+    return -total / sum(lengths)
+
+
+def _all(engine: Engine, requests: Sequence[GenerationRequest], on_done: Callable[[int], None]) -> list[list[Event]]:
+    """The events of each request, in the requests' order."""
     events: queue.SimpleQueue[tuple[int, Event]] = queue.SimpleQueue()
-    for index, messages in enumerate(conversations):
-        request = GenerationRequest(tuple(tokenizer.chat_ids(messages)), Sampling(max_tokens=max_tokens))
+    found: list[list[Event]] = [[] for _ in requests]
+    for index, request in enumerate(requests):
         engine.submit(request, partial(_put, events, index))
-    texts = [""] * len(conversations)
     num_done = 0
-    try:
-        while num_done < len(conversations):
-            index, event = events.get()
-            if isinstance(event, Token | Finished):
-                texts[index] += event.text
-            if isinstance(event, Finished):
-                if event.error:
-                    raise RuntimeError(event.error)
-                num_done += 1
-                on_answer(num_done)
-    finally:
-        engine.close(drain_seconds=0)
-    return texts
+    while num_done < len(requests):
+        index, event = events.get()
+        found[index].append(event)
+        if isinstance(event, Finished):
+            if event.error:
+                raise RuntimeError(event.error)
+            num_done += 1
+            on_done(num_done)
+    return found
 
 
 def _put(events: "queue.SimpleQueue[tuple[int, Event]]", index: int, event: Event) -> None:
     events.put((index, event))
+
+
+def _texts(events: Sequence[Event]) -> list[str]:
+    return [event.text for event in events if isinstance(event, Token | Finished)]

@@ -29,14 +29,34 @@ def set_environment(threads: int) -> None:
     )
 
 
-def load_model(job: dict[str, Any], *, is_training: bool = False) -> Any:
-    """The base model that `run.json` or `evaluation.json` names, on its device."""
+def load_for_training(job: dict[str, Any]) -> Any:
+    """The base model that `run.json` names, on its device."""
     from agent.model import choose_device, choose_dtype, load_base
 
     directory = Path(job["base_dir"])
     device = choose_device(job["device"])
-    files = {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}
-    return load_base(files, directory, device, choose_dtype(device, job["dtype"], is_training=is_training))
+    return load_base(_files(directory), directory, device, choose_dtype(device, job["dtype"], is_training=True))
+
+
+def load_served(job: dict[str, Any], *, max_waiting: int) -> Any:
+    """The base model that `evaluation.json` names, loaded as the daemon loads it, with room for so many requests."""
+    from agent.serving import EngineSettings, ModelLoader
+
+    directory = Path(job["base_dir"])
+    settings = EngineSettings(
+        device=job["device"],
+        dtype=job["dtype"],
+        quantization=job["quantization"],
+        threads=job["threads"],
+        max_batch=32,
+        max_waiting=max_waiting,
+        kernels=Path(job["kernels"]) if job["kernels"] else None,
+    )
+    return ModelLoader(_files(directory), directory, job["base_id"], settings)
+
+
+def _files(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}
 
 
 def main(input_name: str, work: Callable[[RunDirectory, dict[str, Any]], None]) -> int:

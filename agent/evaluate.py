@@ -1,11 +1,13 @@
 """The evaluation process: `python -m agent.evaluate EVALUATION_DIR`. Same contract as training.
 
-Asks the base, the champion and the candidate the same items and scores them the same way. What the base said is given
-in when it is already known for this base and suite, and given out to be kept.
+Asks the base, the champion and the candidate the same items, each through the engine that would serve it, and scores
+them the same way. What the base said is given in when it is already known for this base and suite, and given out to be
+kept.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,65 +15,69 @@ from agent import child
 from agent.rundir import EVALUATE_INPUT, RunDirectory
 from agent.scoring import is_right
 
-BATCH = 32
 NLL_ITEMS = 40  # enough answers to see drift; one forward pass each
+MAX_WAITING = 1 << 20  # all items at once
 Item = dict[str, Any]
 
 
 def work(run: RunDirectory, job: dict[str, Any]) -> None:
     """Answers of each model → `answers.jsonl` (one line an item, side by side) and `result.json` (the figures)."""
     from agent import results
+    from agent.answers import mean_nll
     from agent.checkpoint import read
-    from agent.model import merge_adapter
-    from agent.quantization import rounded
-    from agent.tokenizer import Tokenizer
 
     items = run.rows("items.jsonl")  # {suite, messages, keys, expected, base_answer?}
-    tokenizer = Tokenizer(Path(job["base_dir"]))
     run.progress("load", 0, 1)
-    base = child.load_model(job)
-    serve = rounded if job["quantization"] == "int8" else lambda model: model  # what is measured is what would serve
+    loader = child.load_served(job, max_waiting=MAX_WAITING)
     run.progress("load", 1, 1)
-    adapters = {name: job[f"{name}_adapter"] for name in ("champion", "candidate")}
-    served = serve(base)
-    answers = {"base": _base_answers(run, served, tokenizer, items, job["max_tokens"])}
-    known = _known(items, answers["base"])
-    run.write_rows("base_answers.jsonl", known)
-    items, answers["base"] = _worth_asking(items, answers["base"])
-    right = _known(items, answers["base"]) or known  # also a base that gets none right can be drifted from
-    asked_nll = [(line["messages"], line["answer"]) for line in right][:NLL_ITEMS]
-    nll = {"base": results.mean_nll(served, tokenizer, asked_nll)}
-    del served
-    for name, adapter in adapters.items():
+    with _engine(loader, "base", None) as engine:
+        answers = {"base": _base_answers(run, engine, loader.tokenizer, items, job["max_tokens"])}
+        known = _known(items, answers["base"])
+        run.write_rows("base_answers.jsonl", known)
+        items, answers["base"] = _worth_asking(items, answers["base"])
+        right = _known(items, answers["base"]) or known  # also a base that gets none right can be drifted from
+        asked_nll = [(line["messages"], line["answer"]) for line in right][:NLL_ITEMS]
+        nll = {"base": mean_nll(engine, loader.tokenizer, asked_nll)}
+    for name in ("champion", "candidate"):
+        adapter = job[f"{name}_adapter"]
         if adapter is None:  # the champion is the base
             answers[name], nll[name] = answers["base"], nll["base"]
             continue
-        model = serve(merge_adapter(base, read(Path(adapter))))
-        answers[name] = _ask(run, name, model, tokenizer, items, job["max_tokens"])
-        nll[name] = results.mean_nll(model, tokenizer, asked_nll)
-        del model
+        with _engine(loader, name, read(Path(adapter))) as engine:
+            answers[name] = _ask(run, name, engine, loader.tokenizer, items, job["max_tokens"])
+            nll[name] = mean_nll(engine, loader.tokenizer, asked_nll)
     lines = results.side_by_side(items, answers)
     run.write_rows("answers.jsonl", lines)
     run.write("result.json", results.summarise(lines, nll, job))
 
 
-def _ask(run: RunDirectory, name: str, model: Any, tokenizer: Any, items: Sequence[Item], max_tokens: int) -> list[str]:
+@contextmanager
+def _engine(loader: Any, name: str, adapter: Mapping[str, bytes] | None) -> Iterator[Any]:
+    engine = loader.build(name, adapter).engine
+    try:
+        yield engine
+    finally:
+        engine.close(drain_seconds=0)
+
+
+def _ask(
+    run: RunDirectory, name: str, engine: Any, tokenizer: Any, items: Sequence[Item], max_tokens: int
+) -> list[str]:
     from agent.answers import greedy_answers
 
     return greedy_answers(
-        model,
+        engine,
         tokenizer,
         [item["messages"] for item in items],
         max_tokens=max_tokens,
-        batch=BATCH,
         on_answer=lambda done: run.progress(f"ask {name}", done, len(items)),
     )
 
 
-def _base_answers(run: RunDirectory, model: Any, tokenizer: Any, items: Sequence[Item], max_tokens: int) -> list[str]:
+def _base_answers(run: RunDirectory, engine: Any, tokenizer: Any, items: Sequence[Item], max_tokens: int) -> list[str]:
     """The base's answers, asking only what is not known already."""
     unknown = [item for item in items if item.get("base_answer") is None]
-    fresh = iter(_ask(run, "base", model, tokenizer, unknown, max_tokens))
+    fresh = iter(_ask(run, "base", engine, tokenizer, unknown, max_tokens))
     return [next(fresh) if item.get("base_answer") is None else item["base_answer"] for item in items]
 
 

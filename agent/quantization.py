@@ -1,9 +1,6 @@
 """Weights of one byte: for each output 255 even steps, as wide as its largest weight needs."""
 
-import copy
-
 import torch
-from transformers import PreTrainedModel
 
 PIECE = 4096  # outputs at once: a vocabulary's worth of float32 would not fit beside the rest
 
@@ -21,14 +18,3 @@ def quantise(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         steps[first : first + PIECE] = even.nan_to_num().to(torch.int8)
         scales[first : first + PIECE] = largest
     return steps, scales
-
-
-def rounded(model: PreTrainedModel) -> PreTrainedModel:
-    """A copy whose products have the weights that int8 keeps of them; the embedding stays whole, as in serving."""
-    made: PreTrainedModel = copy.deepcopy(model)
-    for module in made.modules():
-        if isinstance(module, torch.nn.Linear):  # a tied head gets a weight of its own
-            steps, scales = quantise(module.weight.data)
-            weight = (steps.float() * scales[:, None]).to(module.weight.dtype)
-            module.weight = torch.nn.Parameter(weight, requires_grad=False)
-    return made

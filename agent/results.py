@@ -4,8 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-
 from agent.scoring import is_exact, is_right
 
 MODELS = ("candidate", "champion", "base")
@@ -76,21 +74,3 @@ def _length_ratio(lines: Sequence[Line]) -> float:
     retention = [line for line in lines if line["suite"] == "retention"]
     base = sum(len(line["base"]["answer"]) for line in retention)
     return round(sum(len(line["candidate"]["answer"]) for line in retention) / base, 4) if base else 1.0
-
-
-@torch.inference_mode()  # type: ignore[untyped-decorator]
-def mean_nll(model: Any, tokenizer: Any, pairs: Sequence[tuple[Sequence[Mapping[str, Any]], str]]) -> float:
-    """Mean negative log-likelihood (nats a token) of given answers: on the base's own answers, a measure of drift."""
-    total, count = 0.0, 0
-    for messages, answer in pairs:
-        prompt, target = tokenizer.chat_ids(messages), tokenizer.ids(answer)
-        if not target:
-            continue
-        ids = torch.tensor([[*prompt, *target]], device=model.device)
-        logits = model(input_ids=ids, logits_to_keep=len(target) + 1).logits[0, :-1].float()
-        logprobs = torch.log_softmax(logits, dim=-1)
-        total -= float(logprobs.gather(1, ids[0, -len(target) :, None]).sum())
-        count += len(target)
-    if count == 0:
-        raise ValueError("no retention answers to measure drift on; the suite is empty")
-    return total / count

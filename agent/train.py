@@ -20,7 +20,7 @@ def work(run: RunDirectory, job: dict[str, Any]) -> None:
     run.progress("load", 0, 1)
     recipe = Recipe.from_json(job["recipe"])
     tokenizer = Tokenizer(Path(job["base_dir"]))
-    model = child.load_model(job, is_training=True)
+    model = child.load_for_training(job)
     run.progress("load", 1, 1)
     rows = run.rows("train.jsonl")
     lessons = [row for row in rows if row["kind"] == "lesson"]

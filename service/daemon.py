@@ -25,7 +25,7 @@ from service.cycle import Cycle
 from service.decisions import Decisions
 from service.evaluations import Evaluations
 from service.health import Health
-from service.loading import LoadedEmbedder, model_loader
+from service.loading import LoadedEmbedder, child_settings, model_loader
 from service.lock import StateLock
 from service.metrics import Metrics
 from service.review import Reviews
@@ -71,7 +71,7 @@ class Daemon:
         self.health = Health(self.rollout.serving, self.loader.tokenizer, ready_seconds=settings.ready_seconds)
         self.certainty = Certainty(self.stores.interactions)
         self.teaching = Teaching(self.stores.interactions, self.stores.labels)
-        child = ChildSettings(self.base, settings.device, settings.dtype, settings.quantization, settings.train_threads)
+        child = child_settings(settings, self.base)
         self.snapshots = self._snapshots(child)
         self.evaluations = Evaluations(taught=self.snapshots.taught, paths=self.paths, child=child)
         self.cycle = self._cycle()

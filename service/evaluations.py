@@ -23,7 +23,7 @@ class Evaluations:
         self._taught = taught
         self._paths = paths
         self._child = child
-        kept = f"answers-{child.base.id}-{child.quantization}-{EVALUATION_TOKENS}.jsonl"
+        kept = f"served-{child.base.id}-{child.quantization}-{EVALUATION_TOKENS}.jsonl"
         self._base_answers = AnswerCache(paths.cache / kept)
 
     def directory(self, run_id: str) -> Path:

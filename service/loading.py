@@ -7,6 +7,7 @@ from agent.serving import EngineSettings, ModelLoader
 from service.config import Settings
 from service.models import SealedModel
 from service.paths import kernel_directory
+from service.snapshots import ChildSettings
 from store import artifacts
 
 
@@ -24,6 +25,13 @@ def model_loader(settings: Settings, base: SealedModel) -> ModelLoader:
         kernels=kernel_directory(),
     )
     return ModelLoader(artifacts.read(base.path, base.id).files, base.path, base.id, engine)
+
+
+def child_settings(settings: Settings, base: SealedModel) -> ChildSettings:
+    """The same for the child processes: what they measure is what would serve."""
+    return ChildSettings(
+        base, settings.device, settings.dtype, settings.quantization, settings.train_threads, kernel_directory()
+    )
 
 
 class LoadedEmbedder:

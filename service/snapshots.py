@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -40,6 +41,7 @@ class ChildSettings:
     dtype: str
     quantization: str
     threads: int
+    kernels: Path | None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -49,6 +51,7 @@ class ChildSettings:
             "dtype": self.dtype,
             "quantization": self.quantization,
             "threads": self.threads,
+            "kernels": str(self.kernels) if self.kernels else None,
         }
 
 

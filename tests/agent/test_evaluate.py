@@ -9,8 +9,11 @@ import pytest
 
 from agent import evaluate
 from agent.answers import greedy_answers
+from agent.engines.embedded import EmbeddedEngine
+from agent.engines.reference import ReferenceRunner
 from agent.model import merge_adapter
 from agent.rundir import RunDirectory
+from agent.serving import EngineSettings, LoadError, ModelLoader
 from agent.tokenizer import Tokenizer
 from tests.fakes import adapter_files
 
@@ -41,14 +44,19 @@ def adapter(directory: Path, seed: int) -> Path:
 
 
 def write(
-    directory: Path, base_dir: Path, *, champion: Path | None, candidate: Path, quantization: str = "none"
+    directory: Path,
+    base_dir: Path,
+    *,
+    champion: Path | None,
+    candidate: Path,
+    quantization: str = "none",
+    kernels: Path | None = None,
 ) -> RunDirectory:
     directory.mkdir()
     run = RunDirectory(directory)
     run.write_rows("items.jsonl", ITEMS)
-    job = {"base_id": "b", "base_dir": str(base_dir), "device": "cpu", "dtype": "float32", "threads": 1} | {
-        "quantization": quantization
-    }
+    job = {"base_id": "b", "base_dir": str(base_dir), "device": "cpu", "dtype": "float32", "threads": 1}
+    job |= {"quantization": quantization, "kernels": str(kernels) if kernels else None}
     adapters = {"champion_adapter": str(champion) if champion else None, "candidate_adapter": str(candidate)}
     run.write("evaluation.json", job | adapters | {"max_tokens": MAX_TOKENS, "num_train": 12})
     return run
@@ -130,9 +138,9 @@ def test_the_candidates_answers_are_those_of_the_base_with_its_adapter(
     questions = [line["question"] for line in beside_base.rows("answers.jsonl")]
     conversations = [[{"role": "user", "content": question}] for question in questions]
     model = merge_adapter(base, adapter_files(seed=1))
-    expected = greedy_answers(
-        model, tokenizer, conversations, max_tokens=MAX_TOKENS, batch=4, on_answer=lambda done: None
-    )
+    engine = EmbeddedEngine(ReferenceRunner(model), tokenizer, max_batch=4, max_waiting=len(conversations))
+    expected = greedy_answers(engine, tokenizer, conversations, max_tokens=MAX_TOKENS, on_answer=lambda done: None)
+    engine.close(drain_seconds=0)
     for run in (beside_base, beside_champion):
         assert [line["candidate"]["answer"] for line in run.rows("answers.jsonl")] == expected
 
@@ -148,6 +156,26 @@ def test_an_adapter_that_does_not_fit_ends_the_evaluation_without_a_result(tiny_
     broken = adapter(tmp_path / "broken", seed=1)
     (broken / "adapter_model.safetensors").write_bytes(b"no")
     run = write(tmp_path / "evaluation", tiny_llama, champion=None, candidate=broken)
-    with pytest.raises(ValueError, match="not readable safetensors"):
+    with pytest.raises(LoadError, match="not readable safetensors"):
         evaluate.work(run, run.read("evaluation.json"))
     assert not (run.path / "result.json").exists()
+
+
+def test_with_kernels_the_answers_are_those_that_serving_with_them_gives(
+    tiny_llama: Path, base_files: dict[str, bytes], kernels: Path, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    run = write(
+        tmp_path / "evaluation",
+        tiny_llama,
+        champion=None,
+        candidate=adapter(tmp_path / "candidate", seed=1),
+        quantization="int8",
+        kernels=kernels,
+    )
+    evaluate.work(run, run.read("evaluation.json") | {"dtype": "auto"})
+    settings = EngineSettings(device="cpu", quantization="int8", kernels=kernels, max_waiting=64)
+    served = ModelLoader(base_files, tiny_llama, "base", settings).build("candidate", adapter_files(seed=1))
+    conversations = [[{"role": "user", "content": line["question"]}] for line in run.rows("answers.jsonl")]
+    said = greedy_answers(served.engine, tokenizer, conversations, max_tokens=MAX_TOKENS, on_answer=lambda done: None)
+    served.engine.close(drain_seconds=0)
+    assert [line["candidate"]["answer"] for line in run.rows("answers.jsonl")] == said

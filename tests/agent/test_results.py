@@ -1,16 +1,12 @@
 """Answers to figures: shares and their intervals, what there was to lose, drift."""
 
-import math
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import PreTrainedModel
 
-from agent.results import mean_nll, side_by_side, summarise, wilson_interval
-from agent.tokenizer import Tokenizer
+from agent.results import side_by_side, summarise, wilson_interval
 
 JOB = {"num_train": 12, "max_tokens": 32}
 NLL = {"candidate": 0.1234567, "champion": 0.25, "base": 0.5}
@@ -94,34 +90,3 @@ def test_the_summary_names_what_it_was_measured_on() -> None:
     whole = summary([], [], [], [])
     assert (whole["num_train"], whole["max_tokens"]) == (12, 32)
     assert whole["nll"] == {"candidate": 0.123457, "champion": 0.25, "base": 0.5}
-
-
-def test_mean_nll_equals_a_hand_computation(base: PreTrainedModel, tokenizer: Tokenizer) -> None:
-    pairs = [([{"role": "user", "content": "hi"}], "abc"), ([{"role": "user", "content": "Who?"}], "me, of course")]
-    total, count = 0.0, 0
-    for messages, answer in pairs:
-        prompt, target = tokenizer.chat_ids(messages), tokenizer.ids(answer)
-        for number, token in enumerate(target):
-            with torch.inference_mode():
-                logits = base(input_ids=torch.tensor([[*prompt, *target[:number]]])).logits[0, -1].double()
-            total -= float(logits[token] - torch.logsumexp(logits, dim=-1))
-            count += 1
-    assert mean_nll(base, tokenizer, pairs) == pytest.approx(total / count, rel=1e-4)
-
-
-def test_mean_nll_of_a_model_that_knows_nothing_is_the_logarithm_of_its_vocabulary(tokenizer: Tokenizer) -> None:
-    class Clueless:
-        device = torch.device("cpu")
-
-        def __call__(self, *, input_ids: torch.Tensor, logits_to_keep: int) -> Any:
-            self.logits = torch.zeros((1, logits_to_keep, 259))
-            return self
-
-    assert mean_nll(
-        Clueless(), tokenizer, [([{"role": "user", "content": "hi"}], answer) for answer in ("abc", "")]
-    ) == pytest.approx(math.log(259), rel=1e-5)
-
-
-def test_drift_without_any_answer_is_an_error_and_not_zero(base: PreTrainedModel, tokenizer: Tokenizer) -> None:
-    with pytest.raises(ValueError, match="no retention answers to measure drift on"):
-        mean_nll(base, tokenizer, [([{"role": "user", "content": "hi"}], "")])

@@ -165,7 +165,7 @@ def run(console: Console) -> list[Finding]:
         interactions=Said(rows),  # type: ignore[arg-type]
         policy_set=shipped(),
         paths=Settings(state=Path("/nonexistent")).paths,
-        child=ChildSettings(SealedModel("base", "base", Path("/nonexistent")), "cpu", "float32", "none", 1),
+        child=ChildSettings(SealedModel("base", "base", Path("/nonexistent")), "cpu", "float32", "none", 1, None),
     )
     console.print(f"curation of {ROWS:,} rows, {len(expected)} of them planted")
     began = time.perf_counter()

@@ -22,6 +22,8 @@ from transformers import PreTrainedModel
 
 from agent import suites
 from agent.answers import greedy_answers
+from agent.engines.embedded import EmbeddedEngine
+from agent.engines.reference import ReferenceRunner
 from agent.model import load_base
 from agent.scoring import is_right
 from agent.tokenizer import Tokenizer
@@ -58,14 +60,15 @@ def measure(items: list[dict[str, object]]) -> Verdicts:
     with Progress(transient=True) as progress:
         for number, model in enumerate(variants, 1):
             task = progress.add_task(f"base, variant {number} of {len(variants)}", total=len(items))
+            engine = EmbeddedEngine(ReferenceRunner(model), tokenizer, max_batch=32, max_waiting=len(items))
             answers = greedy_answers(
-                model,
+                engine,
                 tokenizer,
                 conversations,
                 max_tokens=MAX_TOKENS,
-                batch=32,
                 on_answer=lambda done, task=task: progress.update(task, completed=done),
             )
+            engine.close(drain_seconds=0)
             for answer, item, verdicts in zip(answers, items, found, strict=True):
                 verdicts.append(is_right(answer, item["keys"]))
     return [(str(item["question"]), verdicts) for item, verdicts in zip(items, found, strict=True)]

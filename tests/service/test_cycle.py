@@ -120,7 +120,7 @@ def workshop(tmp_path: Path, make_settings: Callable[..., Settings]) -> Iterator
     settings.paths.create()
     base = models.ensure(settings.model, settings.paths.models)
     stores = open_stores(settings)
-    child = ChildSettings(base, "cpu", "float32", "none", 1)
+    child = ChildSettings(base, "cpu", "float32", "none", 1, None)
     snapshots = Snapshots(interactions=stores.interactions, policy_set=shipped(), paths=settings.paths, child=child)
     evaluations = Evaluations(taught=snapshots.taught, paths=settings.paths, child=child)
     yield Workshop(stores, snapshots, evaluations, settings.paths, base, shipped())
