@@ -35,7 +35,7 @@ def load_for_training(job: dict[str, Any]) -> Any:
 
     directory = Path(job["base_dir"])
     device = choose_device(job["device"])
-    return load_base(_files(directory), directory, device, choose_dtype(device, job["dtype"], is_training=True))
+    return load_base(_files(directory), directory, device, choose_dtype(device, job["dtype"]))
 
 
 def load_served(job: dict[str, Any], *, max_waiting: int) -> Any:

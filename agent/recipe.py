@@ -12,11 +12,11 @@ class Recipe:
 
     method: str = "sft"
     rank: int = 16
-    alpha: int = 32
-    learning_rate: float = 1.5e-3  # falls to zero over the steps: constant, the last steps forget at random
+    alpha: int = 16
+    learning_rate: float = 3e-3  # falls to zero over the steps: constant, the last steps forget at random
     lesson_batch: int = 6
-    replay_batch: int = 12
-    replay_weight: float = 8.0
+    replay_batch: int = 6
+    replay_weight: float = 4.0
     replay_tokens: int = 16  # the first words of an answer decide the rest
     passes: float = 4.4  # over the lessons
     min_steps: int = 24
@@ -26,7 +26,10 @@ class Recipe:
     max_length: int = 1024  # longer lessons are left out
     is_aimed: bool = True  # the adapter reads only the directions in which lessons stand out from replay rows
     aim_floor: float = 0.05  # of the mean energy: what a direction counts at least as used
-    survey_rows: int = 448  # replay rows read to know what must stay
+    soften_floor: float = 0.1  # of the mean influence: what an output counts at least as deciding
+    drift_weight: float = 100.0  # of the adapter's own KL, as the survey foretells it
+    survey_rows: int = 256  # replay rows read to know what must stay
+    survey_lessons: int = 128  # lesson rows read to know what is special
     seed: int = 17
 
     def __post_init__(self) -> None:
@@ -40,12 +43,15 @@ class Recipe:
             "replay_tokens",
             "max_length",
             "aim_floor",
+            "soften_floor",
             "survey_rows",
+            "survey_lessons",
         ):
             if getattr(self, name) <= 0:
                 raise ValueError(f"recipe {name} must be positive, got {getattr(self, name)}")
-        if self.replay_weight < 0 or self.replay_batch < 0:
-            raise ValueError(f"recipe replay must not be negative, got {self.replay_weight} and {self.replay_batch}")
+        for name in ("replay_weight", "replay_batch", "drift_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"recipe {name} must not be negative, got {getattr(self, name)}")
 
     def steps(self, num_lessons: int) -> int:
         """How many steps so many lesson rows get: `passes` over them, within the bounds."""

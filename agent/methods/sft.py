@@ -1,8 +1,9 @@
 """Supervised lessons that leave the rest alone: TRL's SFT on the lessons, an adapter that reads only what is special
-about them, and a KL(base ‖ adapter) anchor on replay rows.
+about them and moves softly what decides everything else, and a KL(base ‖ adapter) anchor on replay rows.
 
 The anchor compares whole distributions over the answers of replay rows, which keeps more than replaying their text does
-(measured: 28 of 30 kept questions against 21).
+(measured: 28 of 30 kept questions against 21). Softness keeps more again, with half the replay (measured with 20
+invented facts: 149 of 152 kept questions against 145, and 18 of 20 unseen paraphrases right against 16).
 """
 
 import random
@@ -15,6 +16,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import TrainerCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
+from agent.influence import Drift, influence, settle, soften
 from agent.layout import lay_out
 from agent.methods import Job, Row, Trained
 from agent.recipe import Recipe
@@ -34,7 +36,7 @@ def train(job: Job) -> Trained:
     lessons = [row for row in _tokenise(job, job.lessons) if len(row.ids) <= recipe.max_length]
     if not lessons:
         raise ValueError(f"every lesson is longer than max_length, {recipe.max_length} tokens; raise it in the recipe")
-    adapted = _adapter(job, lessons)
+    adapted, drift = _adapter(job, lessons)
     watch = _Watch(job)
     trainer = AnchoredTrainer(
         model=adapted,
@@ -45,30 +47,45 @@ def train(job: Job) -> Trained:
         callbacks=[watch],
         anchor=_anchor(job, adapted),
         anchor_weight=recipe.replay_weight,
+        drift=drift,
+        drift_weight=recipe.drift_weight,
     )
     trainer.train()
     adapted.eval()
+    settle(adapted)
     figures = {"loss": watch.smoothed, "steps": float(trainer.state.global_step)}
     return Trained(adapted, figures | {"num_too_long": float(len(job.lessons) - len(lessons))})
 
 
 class AnchoredTrainer(SFTTrainer):  # type: ignore[misc]
-    """TRL's SFT loss plus the replay anchor. TRL and accelerate own the loop."""
+    """TRL's SFT loss plus what holds the model back: the replay anchor and the drift. TRL and accelerate own the loop.
 
-    def __init__(self, *, anchor: Anchor | None, anchor_weight: float, **kwargs: Any) -> None:
+    `lesson` of a step's figures is the loss of the lessons alone.
+    """
+
+    def __init__(
+        self, *, anchor: Anchor | None, anchor_weight: float, drift: Drift | None, drift_weight: float, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self._anchor = anchor
         self._anchor_weight = anchor_weight
+        self._drift = drift
+        self._drift_weight = drift_weight
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        if self._anchor is None or return_outputs:
+        if return_outputs:
             return loss
-        drift = self._anchor.loss()
-        self._metrics["train"]["anchor"].append(float(drift.detach()))
-        return loss + self._anchor_weight * drift
+        self._metrics["train"]["lesson"].append(float(loss.detach()))
+        held = (("anchor", self._anchor, self._anchor_weight), ("drift", self._drift, self._drift_weight))
+        for name, holder, weight in held:
+            if holder is not None:
+                cost = holder.loss()
+                self._metrics["train"][name].append(float(cost.detach()))
+                loss = loss + weight * cost
+        return loss
 
 
 def collate_lessons(examples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
@@ -96,20 +113,22 @@ def _tokenise(job: Job, rows: Sequence[Row], max_answer_tokens: int | None = Non
     return [job.tokenizer.answered_ids(row["messages"], row["answer"], max_answer_tokens) for row in rows]
 
 
-def _adapter(job: Job, lessons: Sequence[AnsweredIds]) -> Any:
-    """A fresh adapter; with replay rows to weigh the lessons against, it reads only what stands out in the lessons."""
+def _adapter(job: Job, lessons: Sequence[AnsweredIds]) -> tuple[Any, Drift | None]:
+    """A fresh adapter; with replay rows to weigh the lessons against, it reads only what stands out in the lessons, and
+    is learnt softly.
+    """
     recipe = job.recipe
     if not job.replay or not recipe.is_aimed:
-        return get_peft_model(job.model, _lora(recipe))
+        return get_peft_model(job.model, _lora(recipe)), None
     order = random.Random(recipe.seed)  # noqa: S311 - order, not secrets
     some = order.sample(list(job.replay), min(recipe.survey_rows, len(job.replay)))
-    kept = second_moments(
-        job.model, _tokenise(job, some, SURVEY_TOKENS), lambda done, of: job.progress("survey", done, of)
-    )
-    special = second_moments(job.model, lessons)
+    rows, of = _tokenise(job, some, SURVEY_TOKENS), 2 * len(some)
+    kept = second_moments(job.model, rows, lambda done, _: job.progress("survey", done, of))
+    outputs = influence(job.model, rows, recipe.seed, lambda done, _: job.progress("survey", len(some) + done, of))
+    special = second_moments(job.model, order.sample(list(lessons), min(recipe.survey_lessons, len(lessons))))
     adapted = get_peft_model(job.model, _lora(recipe))
     aim(adapted, special, kept, recipe.aim_floor)
-    return adapted
+    return adapted, soften(adapted, kept, outputs, recipe.soften_floor)
 
 
 def _lora(recipe: Recipe) -> LoraConfig:
@@ -159,7 +178,7 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
         if "loss" not in logs:
             return
-        lesson = logs["loss"] - self._job.recipe.replay_weight * logs.get("anchor", 0.0)
+        lesson = logs["lesson"]
         first = self.smoothed != self.smoothed  # NaN before the first step
         self.smoothed = lesson if first else SMOOTHING * self.smoothed + (1 - SMOOTHING) * lesson
         self._job.progress(
@@ -169,6 +188,7 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
             loss=lesson,
             smoothed=self.smoothed,
             anchor=logs.get("anchor", 0.0),
+            drift=logs.get("drift", 0.0),
         )
         if self.smoothed < self._job.recipe.loss_target:
             control.should_training_stop = True

@@ -113,12 +113,6 @@ def test_a_named_number_format_is_taken_and_auto_takes_one_the_machine_computes_
     assert choose_dtype(torch.device("cuda")) == torch.bfloat16
 
 
-def test_training_on_a_cpu_is_in_float32_unless_something_else_is_named() -> None:
-    assert choose_dtype(CPU, is_training=True) == torch.float32
-    assert choose_dtype(CPU, "bfloat16", is_training=True) == torch.bfloat16
-    assert choose_dtype(torch.device("cuda"), is_training=True) == torch.bfloat16
-
-
 # ── adapters ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

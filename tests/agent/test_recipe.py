@@ -27,10 +27,10 @@ def test_what_must_be_positive_is_refused_by_name_and_value(name: str) -> None:
         Recipe(**{name: 0})
 
 
-@pytest.mark.parametrize("name", ["replay_weight", "replay_batch"])
-def test_replay_may_be_nothing_but_not_negative(name: str) -> None:
+@pytest.mark.parametrize("name", ["replay_weight", "replay_batch", "drift_weight"])
+def test_what_holds_back_may_be_nothing_but_not_negative(name: str) -> None:
     Recipe(**{name: 0})
-    with pytest.raises(ValueError, match="recipe replay must not be negative"):
+    with pytest.raises(ValueError, match=f"recipe {name} must not be negative, got -1"):
         Recipe(**{name: -1})
 
 

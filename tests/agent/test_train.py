@@ -126,7 +126,7 @@ def test_the_result_counts_rows_and_names_the_libraries(runs: tuple[Path, Path])
     assert set(result["versions"]) == {"torch", "transformers", "peft", "trl"}
 
 
-def test_progress_tells_every_step_with_its_loss_and_anchor(runs: tuple[Path, Path]) -> None:
+def test_progress_tells_every_step_with_its_loss_anchor_and_drift(runs: tuple[Path, Path]) -> None:
     lines = [json.loads(line) for line in (runs[0] / "metrics.jsonl").read_text().splitlines()]
     assert lines[0]["phase"] == "load"
     steps = [line for line in lines if line["phase"] == "train"]
@@ -134,6 +134,7 @@ def test_progress_tells_every_step_with_its_loss_and_anchor(runs: tuple[Path, Pa
     assert steps[-1]["loss"] < steps[0]["loss"]
     assert steps[0]["anchor"] == pytest.approx(0.0, abs=1e-6)
     assert steps[-1]["anchor"] > 0
+    assert (steps[0]["drift"], steps[-1]["drift"] > 0) == (0.0, True)
 
 
 def test_a_run_without_lessons_leaves_its_error_and_no_done(
