@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
+from torch.nn.utils.parametrize import cached
 from transformers import TrainerCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
@@ -75,6 +76,10 @@ class AnchoredTrainer(SFTTrainer):  # type: ignore[misc]
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
+        with cached():  # B is worked out once for both passes
+            return self._held_loss(model, inputs, return_outputs, num_items_in_batch)
+
+    def _held_loss(self, model: Any, inputs: Any, return_outputs: bool, num_items_in_batch: Any) -> Any:
         loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         if return_outputs:
             return loss
