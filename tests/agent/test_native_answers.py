@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Iterator
 from dataclasses import replace
+from threading import Lock
 from typing import Any
 
 import pytest
@@ -219,12 +220,15 @@ def test_requests_that_had_to_give_up_their_blocks_answer_as_if_they_had_not(
         sampling_ = Sampling(temperature=1.0, seed=number, max_tokens=40, ignore_eos=True)
         return GenerationRequest(prompt(tokenizer, f"hi {number}"), sampling_, f"c{number}")
 
-    small = EmbeddedEngine(native(library, half_base, num_blocks=9), tokenizer, max_batch=4, max_context=128)
+    turn = Lock()
+    runner = NativeRunner(library, pack(half_base, 257), num_blocks=9, threads=2, turn=turn)
+    small = EmbeddedEngine(runner, tokenizer, max_batch=4, max_context=128)
     alone = [complete(small, asked(number))[1] for number in range(4)]
     assert small.stats().num_preemptions == 0
     together: list[list[Any]] = [[] for _ in range(4)]
-    for number, events in enumerate(together):
-        small.submit(asked(number), events.append)
+    with turn:  # none gets on before all are there
+        for number, events in enumerate(together):
+            small.submit(asked(number), events.append)
     small.close(drain_seconds=30)
     assert small.stats().num_preemptions > 0
     assert [events[:-1] for events in together] == alone
