@@ -72,7 +72,10 @@ def _watched(model: PreTrainedModel, sums: dict[str, torch.Tensor]) -> Iterator[
             g = gradient.flatten(0, -2).float()
             sums.setdefault(name, torch.zeros(g.shape[-1], g.shape[-1], device=g.device)).addmm_(g.T, g)
 
-        return lambda _, arguments, output: output.register_hook(add) and None
+        def look(_: Any, arguments: Any, output: torch.Tensor) -> None:
+            output.register_hook(add)
+
+        return look
 
     decoder: torch.nn.Module = model.get_decoder()
     layers = [(name, layer) for name, layer in decoder.named_modules() if isinstance(layer, torch.nn.Linear)]
