@@ -12,12 +12,15 @@ import torch
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """`ids`, `positions` (1, L); `sees` (1, 1, L, L): where a token may look; `num_shared` first tokens are shared."""
+    """`ids`, `positions` (1, L); `sees` (1, 1, L, L): where a token may look; `num_shared` first tokens are shared,
+    and behind them stand rows of `lengths` tokens.
+    """
 
     ids: torch.Tensor
     positions: torch.Tensor
     sees: torch.Tensor
     num_shared: int
+    lengths: tuple[int, ...]
 
     def spread(self, values: Sequence[Sequence[int]], shared: int) -> torch.Tensor:
         """Per-token values of each row in the places of its tokens (1, L); the shared tokens get `shared`."""
@@ -37,7 +40,13 @@ def lay_out(rows: Sequence[Sequence[int]], max_shared: int) -> Layout:
         owners += [owner] * (len(row) - shared)
     owner_of, order = torch.tensor(owners), torch.arange(len(ids))
     sees = ((owner_of[:, None] == owner_of[None]) | (owner_of[None] == 0)) & (order[None] <= order[:, None])
-    return Layout(torch.tensor([ids]), torch.tensor([positions]), sees[None, None], shared)
+    return Layout(
+        torch.tensor([ids]),
+        torch.tensor([positions]),
+        sees[None, None],
+        shared,
+        tuple(len(row) - shared for row in rows),
+    )
 
 
 def _num_shared(rows: Sequence[Sequence[int]], limit: int) -> int:

@@ -28,7 +28,6 @@ class Recipe:
     aim_floor: float = 0.05  # of the mean energy: what a direction counts at least as used
     soften_floor: float = 0.1  # of the mean influence: what an output counts at least as deciding
     drift_weight: float = 100.0  # of the adapter's own KL, as the survey foretells it
-    survey_rows: int = 256  # replay rows read to know what must stay
     survey_lessons: int = 128  # lesson rows read to know what is special
     seed: int = 17
 
@@ -44,7 +43,6 @@ class Recipe:
             "max_length",
             "aim_floor",
             "soften_floor",
-            "survey_rows",
             "survey_lessons",
         ):
             if getattr(self, name) <= 0:

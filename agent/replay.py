@@ -1,7 +1,9 @@
 """The replay anchor: how far the model has moved from the base on rows that must stay. Knows nothing of lessons."""
 
+import hashlib
+import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from agent.layout import Layout, lay_out
+from agent.row_attention import options
 from agent.tokenizer import AnsweredIds
 
 
@@ -23,46 +26,61 @@ class ReplayBatch:
 class Anchor:
     """KL(base ‖ adapted model) over replay rows, batch after batch, through all rows before any comes again.
 
-    With the output head frozen, the base's last hidden states give its exact distribution for a few kilobytes a row, so
-    they are computed when a row is first used and kept.
+    With the output head frozen, the base's last hidden states give its exact distribution for a few kilobytes a row:
+    those of rows that a survey has read are known, others are computed when a row is first used, and kept.
     """
 
-    def __init__(self, model: Any, rows: Sequence[AnsweredIds], *, batch: int, order: random.Random) -> None:
+    def __init__(
+        self,
+        model: Any,
+        rows: Sequence[AnsweredIds],
+        *,
+        batch: int,
+        order: random.Random,
+        known: Mapping[str, torch.Tensor] | None = None,
+    ) -> None:
         self._model = model  # a PEFT model: its adapter can be switched off
         self._rows = list(rows)
         self._batch = batch
         self._order = order
         self._pool: list[int] = []
-        self._base_states: dict[int, torch.Tensor] = {}
+        self._states = {i: known[key] for i, row in enumerate(rows) if known and (key := row_key(row)) in known}
 
     def loss(self) -> torch.Tensor:
         """Mean KL in nats over the answer tokens of the next batch; 0 for an untouched model."""
-        chosen = self._next()
-        base = self._base(chosen)
-        model = self._model.get_base_model()
-        now = hidden_states(model, collate([self._rows[i] for i in chosen]))
-        head = model.get_output_embeddings()
+        rows, base = self.next()
+        return self.divergence(base, hidden_states(self._model.get_base_model(), collate(rows)))
+
+    def next(self) -> tuple[list[AnsweredIds], torch.Tensor]:
+        """The next rows, and the base's last hidden states (positions, width) where their answers are decided."""
+        while len(self._pool) < self._batch:
+            self._pool += self._order.sample(range(len(self._rows)), len(self._rows))
+        chosen, self._pool = self._pool[: self._batch], self._pool[self._batch :]
+        return [self._rows[i] for i in chosen], self._base(chosen)
+
+    def divergence(self, base: torch.Tensor, now: torch.Tensor) -> torch.Tensor:
+        """Mean KL in nats between what the hidden states (positions, width) say."""
+        head = self._model.get_base_model().get_output_embeddings()
         with torch.no_grad():
             wanted = torch.log_softmax(head(base).float(), dim=-1)
         given = torch.log_softmax(head(now).float(), dim=-1)
         return torch.nn.functional.kl_div(given, wanted, reduction="batchmean", log_target=True)
 
-    def _next(self) -> list[int]:
-        while len(self._pool) < self._batch:
-            self._pool += self._order.sample(range(len(self._rows)), len(self._rows))
-        chosen, self._pool = self._pool[: self._batch], self._pool[self._batch :]
-        return chosen
-
     def _base(self, chosen: Sequence[int]) -> torch.Tensor:
-        new = [i for i in chosen if i not in self._base_states]
+        model = self._model.get_base_model()
+        new = [i for i in chosen if i not in self._states]
         if new:
             rows = [self._rows[i] for i in new]
             with torch.no_grad(), self._model.disable_adapter():
-                model = self._model.get_base_model()
                 states = hidden_states(model, collate(rows))
-            parts = states.split([len(row.ids) - row.answer_at + 1 for row in rows])
-            self._base_states.update(zip(new, (part.clone() for part in parts), strict=True))
-        return torch.cat([self._base_states[i] for i in chosen])
+            parts = states.split([row.num_decided for row in rows])
+            self._states.update(zip(new, (part.clone() for part in parts), strict=True))
+        return torch.cat([self._states[i] for i in chosen]).to(model.device)
+
+
+def row_key(row: AnsweredIds) -> str:
+    """What a row's states are kept under."""
+    return hashlib.sha256(json.dumps([row.answer_at, *row.ids]).encode()).hexdigest()
 
 
 def collate(rows: Sequence[AnsweredIds]) -> ReplayBatch:
@@ -81,5 +99,6 @@ def hidden_states(model: PreTrainedModel, batch: ReplayBatch) -> torch.Tensor:
         attention_mask=layout.sees.to(device),
         position_ids=layout.positions.to(device),
         use_cache=False,
+        **options(model, layout),
     )
     return output.last_hidden_state[batch.decides.to(device)]

@@ -14,6 +14,7 @@ from typing import Any
 TRAIN_INPUT = "run.json"
 EVALUATE_INPUT = "evaluation.json"
 WORKER = "worker.lock"
+SURVEY_FILE = "survey.safetensors"  # left by a run that had to make one
 
 
 @contextmanager

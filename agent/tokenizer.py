@@ -16,6 +16,11 @@ class AnsweredIds:
     ids: tuple[int, ...]
     answer_at: int
 
+    @property
+    def num_decided(self) -> int:
+        """Positions at which the model decides on a token of the answer, or on what would come after it."""
+        return len(self.ids) - self.answer_at + 1
+
 
 class Tokenizer:
     """The base model's tokenizer and chat template."""

@@ -1,13 +1,14 @@
 """The training process: `python -m agent.train RUN_DIR`. A directory in, a directory out; no database, no socket."""
 
 import sys
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from agent import child
-from agent.rundir import TRAIN_INPUT, RunDirectory
+from agent.rundir import SURVEY_FILE, TRAIN_INPUT, RunDirectory
 
 
 def work(run: RunDirectory, job: dict[str, Any]) -> None:
@@ -15,6 +16,7 @@ def work(run: RunDirectory, job: dict[str, Any]) -> None:
     from agent import checkpoint
     from agent.methods import Job, method
     from agent.recipe import Recipe
+    from agent.survey import Survey, everyday_rows, survey_of
     from agent.tokenizer import Tokenizer
 
     run.progress("load", 0, 1)
@@ -27,8 +29,14 @@ def work(run: RunDirectory, job: dict[str, Any]) -> None:
     if not lessons:
         raise ValueError("train.jsonl holds no lesson; there is nothing to learn")
     replay = [row for row in rows if row["kind"] == "replay"]
+
+    def survey() -> Survey:
+        kept = Path(job["survey"]) if job["survey"] else None
+        rows = everyday_rows(tokenizer, recipe.replay_tokens)
+        return survey_of(model, rows, job["base_id"], kept, run.path / SURVEY_FILE, partial(run.progress, "survey"))
+
     with TemporaryDirectory(dir=run.path, prefix=".scratch-") as scratch:
-        trained = method(recipe.method)(Job(model, tokenizer, lessons, replay, recipe, scratch, run.progress))
+        trained = method(recipe.method)(Job(model, tokenizer, lessons, replay, recipe, scratch, run.progress, survey))
     checkpoint.save(trained.model, run.path / "adapter", job["base_id"])
     result = {**trained.figures, "num_lessons": len(lessons), "num_replay": len(replay), "versions": _versions()}
     run.write("result.json", result)

@@ -175,6 +175,7 @@ class Cycle:
         """A finished adapter becomes a sealed checkpoint, and its evaluation starts."""
         champion = self._registry.champion(self._base_id)
         checkpoint = self._seal(run, champion)
+        self._snapshots.keep_survey(run.id)
         if self._registry.checkpoint(checkpoint.id) is None:
             self._registry.add_checkpoint(checkpoint)
         self._evaluations.prepare(run, checkpoint.id, champion)

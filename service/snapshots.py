@@ -12,7 +12,7 @@ from agent.curation.lesson import Drop, Lesson
 from agent.curation.pipeline import Curated, curate, screens
 from agent.dataset import Dataset, DatasetSettings, build
 from agent.recipe import Recipe
-from agent.rundir import TRAIN_INPUT, RunDirectory, assembled
+from agent.rundir import SURVEY_FILE, TRAIN_INPUT, RunDirectory, assembled
 from policies.admission import LearnFacts, may_learn
 from policies.engine import PolicySet
 from service.models import SealedModel
@@ -72,6 +72,7 @@ class Snapshots:
         self._policy_set = policy_set
         self._paths = paths
         self._child = child
+        self._survey = paths.cache / f"survey-{child.base.id}.safetensors"
         self._settings = settings
         self._clock = clock
         self._screens = screens({"retention": suites.load("retention")})
@@ -135,8 +136,16 @@ class Snapshots:
             run.write_rows("train.jsonl", dataset.train)
             run.write_rows("holdout.jsonl", dataset.holdout)
             run.write_rows("dropped.jsonl", map(asdict, self.curated().dropped))
-            run.write(TRAIN_INPUT, {"run_id": run_id, "recipe": recipe.to_json(), **self._child.to_json()})
+            survey = str(self._survey) if self._survey.exists() else None
+            job = {"run_id": run_id, "recipe": recipe.to_json(), "survey": survey, **self._child.to_json()}
+            run.write(TRAIN_INPUT, job)
             return self._snapshot(dataset, run)
+
+    def keep_survey(self, run_id: str) -> None:
+        """What a run had to find out of the base serves the next ones. A cache: it may be deleted."""
+        made = self._paths.run(run_id) / SURVEY_FILE
+        if made.exists():
+            made.replace(self._survey)
 
     def _snapshot(self, dataset: Dataset, run: RunDirectory) -> DatasetSnapshot:
         files = {name: artifacts.sha256_file(run.path / name) for name in SEALED}

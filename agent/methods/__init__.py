@@ -7,6 +7,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from agent.recipe import Recipe
+from agent.survey import Survey
 from agent.tokenizer import Tokenizer
 
 Row = dict[str, Any]
@@ -15,7 +16,9 @@ Progress = Callable[..., None]  # progress(phase, step, total, **figures)
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """All a method gets: the base, the rows, the recipe, where scratch files may go, and whom to tell of progress."""
+    """All a method gets: the base, the rows, the recipe, where scratch files may go, whom to tell of progress, and who
+    knows what the base does on everyday prompts.
+    """
 
     model: PreTrainedModel
     tokenizer: Tokenizer
@@ -24,6 +27,7 @@ class Job:
     recipe: Recipe
     scratch: str
     progress: Progress
+    survey: Callable[[], Survey]
 
 
 @dataclass(frozen=True, slots=True)

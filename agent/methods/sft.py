@@ -7,27 +7,27 @@ invented facts: 149 of 152 kept questions against 145, and 18 of 20 unseen parap
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
-from torch.nn.utils.parametrize import cached
 from transformers import TrainerCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
-from agent.influence import Drift, influence, settle, soften
-from agent.layout import lay_out
+from agent.curriculum import Curriculum
+from agent.influence import Drift, settle, soften
+from agent.lowrank import quick
 from agent.methods import Job, Row, Trained
 from agent.recipe import Recipe
-from agent.replay import Anchor
-from agent.subspace import aim, second_moments
+from agent.replay import Anchor, collate, hidden_states
+from agent.row_attention import attend_by_rows
+from agent.subspace import aim, standing_out
+from agent.survey import Survey
 from agent.tokenizer import AnsweredIds
 
 IGNORED = -100  # the label of a token that is not to be learnt
-SURVEY_TOKENS = 32  # of each answer
-SMOOTHING = 0.7  # of the loss that the target is held against
 
 
 def train(job: Job) -> Trained:
@@ -37,16 +37,20 @@ def train(job: Job) -> Trained:
     lessons = [row for row in _tokenise(job, job.lessons) if len(row.ids) <= recipe.max_length]
     if not lessons:
         raise ValueError(f"every lesson is longer than max_length, {recipe.max_length} tokens; raise it in the recipe")
-    adapted, drift = _adapter(job, lessons)
-    watch = _Watch(job)
+    attend_by_rows(job.model)
+    survey = job.survey() if recipe.is_aimed else None
+    adapted, drift = _adapter(job, lessons, survey)
+    curriculum = Curriculum([row.ids[row.answer_at :] for row in lessons], recipe.seed)
+    watch = _Watch(job, curriculum)
     trainer = AnchoredTrainer(
         model=adapted,
         args=_arguments(job, len(lessons)),
         train_dataset=Dataset.from_list([example(row) for row in lessons]),
         processing_class=job.tokenizer.inner,
-        data_collator=collate_lessons,
+        data_collator=rows_of,
         callbacks=[watch],
-        anchor=_anchor(job, adapted),
+        curriculum=curriculum,
+        anchor=_anchor(job, adapted, survey),
         anchor_weight=recipe.replay_weight,
         drift=drift,
         drift_weight=recipe.drift_weight,
@@ -54,19 +58,28 @@ def train(job: Job) -> Trained:
     trainer.train()
     adapted.eval()
     settle(adapted)
-    figures = {"loss": watch.smoothed, "steps": float(trainer.state.global_step)}
+    figures = {"loss": curriculum.loss, "steps": float(trainer.state.global_step)}
     return Trained(adapted, figures | {"num_too_long": float(len(job.lessons) - len(lessons))})
 
 
 class AnchoredTrainer(SFTTrainer):  # type: ignore[misc]
-    """TRL's SFT loss plus what holds the model back: the replay anchor and the drift. TRL and accelerate own the loop.
+    """TRL's SFT with what holds the model back: the replay anchor and the drift. TRL and accelerate own the loop.
 
-    `lesson` of a step's figures is the loss of the lessons alone.
+    Lessons and replay rows go through the model together, and through its output head only where they answer. `lesson`
+    of a step's figures is the loss of the lessons alone.
     """
 
     def __init__(
-        self, *, anchor: Anchor | None, anchor_weight: float, drift: Drift | None, drift_weight: float, **kwargs: Any
+        self,
+        *,
+        curriculum: Curriculum,
+        anchor: Anchor | None,
+        anchor_weight: float,
+        drift: Drift | None,
+        drift_weight: float,
+        **kwargs: Any,
     ) -> None:
+        self._curriculum = curriculum
         super().__init__(**kwargs)
         self._anchor = anchor
         self._anchor_weight = anchor_weight
@@ -74,72 +87,79 @@ class AnchoredTrainer(SFTTrainer):  # type: ignore[misc]
         self._drift_weight = drift_weight
 
     def compute_loss(
-        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        with cached():  # B is worked out once for both passes
-            return self._held_loss(model, inputs, return_outputs, num_items_in_batch)
-
-    def _held_loss(self, model: Any, inputs: Any, return_outputs: bool, num_items_in_batch: Any) -> Any:
-        loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        if return_outputs:
-            return loss
-        self._metrics["train"]["lesson"].append(float(loss.detach()))
-        held = (("anchor", self._anchor, self._anchor_weight), ("drift", self._drift, self._drift_weight))
-        for name, holder, weight in held:
-            if holder is not None:
-                cost = holder.loss()
-                self._metrics["train"][name].append(float(cost.detach()))
-                loss = loss + weight * cost
+        self, model: Any, inputs: Mapping[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        base = self.accelerator.unwrap_model(model).get_base_model()
+        lessons: list[AnsweredIds] = inputs["rows"]
+        replay, wanted = self._anchor.next() if self._anchor else ([], None)
+        states = hidden_states(base, collate([*lessons, *replay]))
+        answers = [row.ids[row.answer_at :] for row in lessons]
+        targets = torch.tensor([token for answer in answers for token in (*answer, IGNORED)])
+        logits = base.get_output_embeddings()(states[: len(targets)]).float()
+        costs = torch.nn.functional.cross_entropy(
+            logits, targets.to(logits.device), ignore_index=IGNORED, reduction="none"
+        )
+        loss = costs.sum() / sum(map(len, answers))
+        self._tell("lesson", loss)
+        of_rows = costs.detach().split([len(answer) + 1 for answer in answers])
+        self._curriculum.learnt({a: float(c.sum()) / len(a) for a, c in zip(answers, of_rows, strict=True)})
+        if self._anchor is not None:
+            cost = self._anchor.divergence(wanted, states[len(targets) :])
+            self._tell("anchor", cost)
+            loss = loss + self._anchor_weight * cost
+        if self._drift is not None:
+            cost = self._drift.loss()
+            self._tell("drift", cost)
+            loss = loss + self._drift_weight * cost
         return loss
 
+    def _get_train_sampler(self, train_dataset: Any = None) -> Curriculum:
+        return self._curriculum
 
-def collate_lessons(examples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    """Tokenised rows as one; the labels say where each row's own answer begins."""
+    def _tell(self, name: str, value: torch.Tensor) -> None:
+        self._metrics["train"][name].append(float(value.detach()))
+
+
+def rows_of(examples: Sequence[Mapping[str, Any]]) -> dict[str, list[AnsweredIds]]:
+    """Tokenised rows as they were; they are laid out together with replay rows."""
     starts = [next(place for place, label in enumerate(e["labels"]) if label != IGNORED) for e in examples]
-    layout = lay_out([e["input_ids"] for e in examples], min(starts) - 1)
-    return {
-        "input_ids": layout.ids,
-        "labels": layout.spread([e["labels"] for e in examples], IGNORED),
-        "attention_mask": layout.sees,
-        "position_ids": layout.positions,
-    }
+    return {"rows": [AnsweredIds(tuple(e["input_ids"]), start) for e, start in zip(examples, starts, strict=True)]}
 
 
-def _anchor(job: Job, adapted: Any) -> Anchor | None:
+def _anchor(job: Job, adapted: Any, survey: Survey | None) -> Anchor | None:
     recipe = job.recipe
     if not job.replay or not recipe.replay_weight or not recipe.replay_batch:
         return None
     rows = _tokenise(job, job.replay, recipe.replay_tokens)
     order = random.Random(recipe.seed)  # noqa: S311 - order, not secrets
-    return Anchor(adapted, rows, batch=recipe.replay_batch, order=order)
+    return Anchor(adapted, rows, batch=recipe.replay_batch, order=order, known=survey.states if survey else None)
 
 
 def _tokenise(job: Job, rows: Sequence[Row], max_answer_tokens: int | None = None) -> list[AnsweredIds]:
     return [job.tokenizer.answered_ids(row["messages"], row["answer"], max_answer_tokens) for row in rows]
 
 
-def _adapter(job: Job, lessons: Sequence[AnsweredIds]) -> tuple[Any, Drift | None]:
-    """A fresh adapter; with replay rows to weigh the lessons against, it reads only what stands out in the lessons, and
-    is learnt softly.
+def _adapter(job: Job, lessons: Sequence[AnsweredIds], survey: Survey | None) -> tuple[Any, Drift | None]:
+    """A fresh adapter; with a survey to weigh the lessons against, it reads only what stands out in the lessons, and is
+    learnt softly.
     """
     recipe = job.recipe
-    if not job.replay or not recipe.is_aimed:
+    if survey is None:
         return get_peft_model(job.model, _lora(recipe)), None
     order = random.Random(recipe.seed)  # noqa: S311 - order, not secrets
-    some = order.sample(list(job.replay), min(recipe.survey_rows, len(job.replay)))
-    rows, of = _tokenise(job, some, SURVEY_TOKENS), 2 * len(some)
-    kept = second_moments(job.model, rows, lambda done, _: job.progress("survey", done, of))
-    outputs = influence(job.model, rows, recipe.seed, lambda done, _: job.progress("survey", len(some) + done, of))
-    special = second_moments(job.model, order.sample(list(lessons), min(recipe.survey_lessons, len(lessons))))
+    some = order.sample(list(lessons), min(recipe.survey_lessons, len(lessons)))
+    found = standing_out(job.model, some, survey.inputs, recipe.rank, recipe.aim_floor, recipe.seed)
     adapted = get_peft_model(job.model, _lora(recipe))
-    aim(adapted, special, kept, recipe.aim_floor)
-    return adapted, soften(adapted, kept, outputs, recipe.soften_floor)
+    aim(adapted, found)
+    return adapted, soften(adapted, survey, recipe.soften_floor)
 
 
 def _lora(recipe: Recipe) -> LoraConfig:
     """The portable profile: plain LoRA on all linear layers, one rank and alpha, no bias, no dropout."""
-    return LoraConfig(
-        r=recipe.rank, lora_alpha=recipe.alpha, target_modules="all-linear", lora_dropout=0.0, task_type="CAUSAL_LM"
+    return quick(
+        LoraConfig(
+            r=recipe.rank, lora_alpha=recipe.alpha, target_modules="all-linear", lora_dropout=0.0, task_type="CAUSAL_LM"
+        )
     )
 
 
@@ -169,31 +189,22 @@ def _arguments(job: Job, num_lessons: int) -> SFTConfig:
         gradient_checkpointing=False,  # costs a fifth of the time and these models fit
         dataloader_pin_memory=False,
         use_cpu=job.model.device.type == "cpu",
-        bf16=job.model.dtype == torch.bfloat16 and job.model.device.type != "cpu",
+        bf16=False,  # the model's own precision; what trains is float32
     )
 
 
 class _Watch(TrainerCallback):  # type: ignore[misc]
     """Reports each step and stops at the loss target."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, curriculum: Curriculum) -> None:
         self._job = job
-        self.smoothed = float("nan")
+        self._curriculum = curriculum
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
         if "loss" not in logs:
             return
-        lesson = logs["lesson"]
-        first = self.smoothed != self.smoothed  # NaN before the first step
-        self.smoothed = lesson if first else SMOOTHING * self.smoothed + (1 - SMOOTHING) * lesson
-        self._job.progress(
-            "train",
-            state.global_step,
-            state.max_steps,
-            loss=lesson,
-            smoothed=self.smoothed,
-            anchor=logs.get("anchor", 0.0),
-            drift=logs.get("drift", 0.0),
-        )
-        if self.smoothed < self._job.recipe.loss_target:
+        left = self._curriculum.loss
+        figures = {name: logs.get(name, 0.0) for name in ("anchor", "drift")}
+        self._job.progress("train", state.global_step, state.max_steps, loss=logs["lesson"], left=left, **figures)
+        if self._curriculum.has_met_all and left < self._job.recipe.loss_target:
             control.should_training_stop = True

@@ -53,7 +53,7 @@ def rows(num_lessons: int = 4) -> list[dict[str, Any]]:
 def write(directory: Path, base_dir: Path, lines: Sequence[dict[str, Any]], **changes: Any) -> Path:
     directory.mkdir()
     job = {"run_id": "r1", "base_id": BASE_ID, "base_dir": str(base_dir), "device": "cpu", "dtype": "float32"}
-    job |= {"threads": 1, "recipe": RECIPE.to_json()} | changes
+    job |= {"threads": 1, "survey": None, "recipe": RECIPE.to_json()} | changes
     (directory / "run.json").write_text(json.dumps(job))
     (directory / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (directory / "holdout.jsonl").write_text("")
@@ -71,15 +71,26 @@ def runs(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     return first, second
 
 
-def test_a_run_leaves_an_adapter_results_progress_and_done_and_nothing_else(runs: tuple[Path, Path]) -> None:
+def test_a_run_leaves_an_adapter_its_survey_results_progress_and_done_and_nothing_else(runs: tuple[Path, Path]) -> None:
     for run in runs:
         assert {path.name for path in run.iterdir()} == INPUT | {
             "adapter",
+            "survey.safetensors",
             "result.json",
             "metrics.jsonl",
             "worker.lock",
             "DONE",
         }
+
+
+def test_a_run_that_is_given_the_survey_makes_none_and_gives_the_same_adapter(
+    runs: tuple[Path, Path], tiny_llama: Path, tmp_path: Path
+) -> None:
+    run = write(tmp_path / "run", tiny_llama, rows(), survey=str(runs[0] / "survey.safetensors"))
+    assert end(start(str(run)))[0] == 0
+    assert not (run / "survey.safetensors").exists()
+    assert '"survey"' not in (run / "metrics.jsonl").read_text()
+    assert read(run / "adapter") == read(runs[0] / "adapter")
 
 
 def test_the_adapter_is_exactly_two_files(runs: tuple[Path, Path]) -> None:

@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -18,8 +19,10 @@ from agent.answers import greedy_answers, mean_nll
 from agent.methods import Job, Trained, sft
 from agent.model import choose_device, choose_dtype, load_base
 from agent.recipe import Recipe
+from agent.rundir import SURVEY_FILE
 from agent.scoring import is_right
 from agent.serving import EngineSettings, ModelLoader
+from agent.survey import Survey, everyday_rows, survey_of
 from agent.wordings import training_wordings
 from service import models
 from service.config import Settings
@@ -51,18 +54,16 @@ def train(files: Files, directory: Path, loader: ModelLoader, taught: list[Fact]
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch, Progress(transient=True) as shown:
         tasks = {phase: shown.add_task(phase, total=None) for phase in ("survey", "train")}
-        base = load_base(files, directory, device, choose_dtype(device))
-        trained = sft.train(
-            Job(
-                base,
-                loader.tokenizer,
-                lessons,
-                replay,
-                Recipe(),
-                scratch,
-                lambda phase, step, total, **_: shown.update(tasks[phase], completed=step, total=total),
-            )
-        )
+        base, recipe = load_base(files, directory, device, choose_dtype(device)), Recipe()
+
+        def progress(phase: str, step: int, total: int, **_: float) -> None:
+            shown.update(tasks[phase], completed=step, total=total)
+
+        def survey() -> Survey:
+            rows = everyday_rows(loader.tokenizer, recipe.replay_tokens)
+            return survey_of(base, rows, "measured", None, Path(scratch) / SURVEY_FILE, partial(progress, "survey"))
+
+        trained = sft.train(Job(base, loader.tokenizer, lessons, replay, recipe, scratch, progress, survey))
     return trained, time.perf_counter() - began
 
 

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from agent.recipe import Recipe
-from agent.rundir import RunDirectory
+from agent.rundir import SURVEY_FILE, RunDirectory
 from policies.engine import PolicySet, shipped
 from service import models
 from service.config import Settings
@@ -55,6 +55,8 @@ class InstantChildren(Supervisor):
             (directory / "adapter").mkdir(exist_ok=True)
             for name, data in adapter_files().items():
                 (directory / "adapter" / name).write_bytes(data)
+            if run.read("run.json")["survey"] is None:
+                (directory / SURVEY_FILE).write_bytes(b"survey")
             run.write("result.json", {"loss": 0.1, "steps": 2.0, "num_lessons": 5, "versions": {"torch": "2"}})
         else:
             run.write_rows("base_answers.jsonl", [{"messages": [{"role": "user", "content": "?"}], "answer": "!"}])
@@ -430,6 +432,19 @@ def test_a_recipe_that_cannot_be_starts_nothing(judged, recipe):
     response = desk.operator.post("/operator/train", json={"recipe": recipe})
     assert (response.status_code, response.json()["error"]["code"]) == (409, "not_started")
     assert len(desk.daemon.stores.runs.recent(9)) == before
+
+
+def test_what_a_run_found_out_of_the_base_is_kept_and_given_to_the_next(taught):
+    cycle = another_cycle(taught, InstantChildren())
+    first = start(cycle)
+    assert RunDirectory(taught.paths.run(first.id)).read("run.json")["survey"] is None
+    while not look(taught, first).state.is_over:
+        cycle.advance()
+    second = start(cycle)
+    kept = Path(RunDirectory(taught.paths.run(second.id)).read("run.json")["survey"])
+    assert kept.read_bytes() == b"survey"
+    assert kept.parent == taught.paths.cache
+    assert not (taught.paths.run(first.id) / SURVEY_FILE).exists()
 
 
 def test_the_run_directory_holds_only_admitted_rows_with_their_sources(taught, cycle):
