@@ -17,6 +17,7 @@ class Recipe:
     lesson_batch: int = 6
     replay_batch: int = 6
     replay_weight: float = 4.0
+    replay_is_text: bool = False  # hold to the words of replay rows, not to the base's distribution over them
     replay_tokens: int = 16  # the first words of an answer decide the rest
     passes: float = 4.4  # over the lessons
     min_steps: int = 24

@@ -14,6 +14,8 @@ from agent.layout import Layout, lay_out
 from agent.row_attention import options
 from agent.tokenizer import AnsweredIds
 
+IGNORED = -100  # the label of a position that is not to be learnt
+
 
 @dataclass(frozen=True, slots=True)
 class ReplayBatch:
@@ -38,18 +40,21 @@ class Anchor:
         batch: int,
         order: random.Random,
         known: Mapping[str, torch.Tensor] | None = None,
+        is_text: bool = False,
     ) -> None:
+        """`is_text` holds the model to the rows' words only: what others do, to be measured beside."""
         self._model = model  # a PEFT model: its adapter can be switched off
         self._rows = list(rows)
         self._batch = batch
         self._order = order
+        self._is_text = is_text
         self._pool: list[int] = []
         self._states = {i: known[key] for i, row in enumerate(rows) if known and (key := row_key(row)) in known}
 
     def loss(self) -> torch.Tensor:
         """Mean KL in nats over the answer tokens of the next batch; 0 for an untouched model."""
         rows, base = self.next()
-        return self.divergence(base, hidden_states(self._model.get_base_model(), collate(rows)))
+        return self.cost(rows, base, hidden_states(self._model.get_base_model(), collate(rows)))
 
     def next(self) -> tuple[list[AnsweredIds], torch.Tensor]:
         """The next rows, and the base's last hidden states (positions, width) where their answers are decided."""
@@ -58,12 +63,15 @@ class Anchor:
         chosen, self._pool = self._pool[: self._batch], self._pool[self._batch :]
         return [self._rows[i] for i in chosen], self._base(chosen)
 
-    def divergence(self, base: torch.Tensor, now: torch.Tensor) -> torch.Tensor:
-        """Mean KL in nats between what the hidden states (positions, width) say."""
+    def cost(self, rows: Sequence[AnsweredIds], base: torch.Tensor, now: torch.Tensor) -> torch.Tensor:
+        """Mean KL in nats between what the hidden states (positions, width) of these rows say."""
         head = self._model.get_base_model().get_output_embeddings()
+        given = torch.log_softmax(head(now).float(), dim=-1)
+        if self._is_text:
+            words = torch.tensor([token for row in rows for token in (*row.ids[row.answer_at :], IGNORED)])
+            return torch.nn.functional.nll_loss(given, words.to(given.device), ignore_index=IGNORED)
         with torch.no_grad():
             wanted = torch.log_softmax(head(base).float(), dim=-1)
-        given = torch.log_softmax(head(now).float(), dim=-1)
         return torch.nn.functional.kl_div(given, wanted, reduction="batchmean", log_target=True)
 
     def _base(self, chosen: Sequence[int]) -> torch.Tensor:

@@ -79,6 +79,9 @@ class Settings(BaseSettings):
     ask_threshold: float = Field(0.55, ge=0, le=1, description="acquisition score from which an answer is asked about")
     train_interval_seconds: float = Field(3600.0, gt=0, description="how often the daemon looks whether to train")
     train_min_labels: int = Field(5, ge=1, description="new corrections needed before the schedule trains")
+    holdout_share: float = Field(
+        0.0, ge=0, lt=0.5, description="share of the corrected conversations kept out of training, to measure on"
+    )
     quiet_hours: str = Field("", description="when scheduled training may start, like 23:00-07:00; empty is always")
     approvals_required: int = Field(1, ge=1, le=5, description="distinct operators who must approve a candidate")
     log_json: bool | None = Field(None, description="JSON log lines; unset: JSON unless on a terminal")

@@ -12,6 +12,7 @@ import structlog
 import uvloop
 from fastapi import FastAPI
 
+from agent.dataset import DatasetSettings
 from agent.recipe import Recipe
 from policies.engine import PolicySet, shipped
 from service import models, notify
@@ -119,7 +120,13 @@ class Daemon:
 
     def _snapshots(self, child: ChildSettings) -> Snapshots:
         interactions = self.stores.interactions
-        return Snapshots(interactions=interactions, policy_set=self.policy_set, paths=self.paths, child=child)
+        return Snapshots(
+            interactions=interactions,
+            policy_set=self.policy_set,
+            paths=self.paths,
+            child=child,
+            settings=DatasetSettings(holdout_share=self.settings.holdout_share),
+        )
 
     def _cycle(self) -> Cycle:
         return Cycle(

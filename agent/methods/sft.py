@@ -16,18 +16,17 @@ from peft import LoraConfig, get_peft_model
 from transformers import TrainerCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
-from agent.curriculum import Curriculum
 from agent.influence import Drift, settle, soften
 from agent.lowrank import quick
 from agent.methods import Job, Row, Trained
 from agent.recipe import Recipe
-from agent.replay import Anchor, collate, hidden_states
+from agent.replay import IGNORED, Anchor, collate, hidden_states
 from agent.row_attention import attend_by_rows
 from agent.subspace import aim, standing_out
 from agent.survey import Survey
 from agent.tokenizer import AnsweredIds
 
-IGNORED = -100  # the label of a token that is not to be learnt
+SMOOTHING = 0.7  # of the loss that the target is held against
 
 
 def train(job: Job) -> Trained:
@@ -40,8 +39,7 @@ def train(job: Job) -> Trained:
     attend_by_rows(job.model)
     survey = job.survey() if recipe.is_aimed else None
     adapted, drift = _adapter(job, lessons, survey)
-    curriculum = Curriculum([row.ids[row.answer_at :] for row in lessons], recipe.seed)
-    watch = _Watch(job, curriculum)
+    watch = _Watch(job)
     trainer = AnchoredTrainer(
         model=adapted,
         args=_arguments(job, len(lessons)),
@@ -49,7 +47,6 @@ def train(job: Job) -> Trained:
         processing_class=job.tokenizer.inner,
         data_collator=rows_of,
         callbacks=[watch],
-        curriculum=curriculum,
         anchor=_anchor(job, adapted, survey),
         anchor_weight=recipe.replay_weight,
         drift=drift,
@@ -58,7 +55,7 @@ def train(job: Job) -> Trained:
     trainer.train()
     adapted.eval()
     settle(adapted)
-    figures = {"loss": curriculum.loss, "steps": float(trainer.state.global_step)}
+    figures = {"loss": watch.smoothed, "steps": float(trainer.state.global_step)}
     return Trained(adapted, figures | {"num_too_long": float(len(job.lessons) - len(lessons))})
 
 
@@ -72,14 +69,12 @@ class AnchoredTrainer(SFTTrainer):  # type: ignore[misc]
     def __init__(
         self,
         *,
-        curriculum: Curriculum,
         anchor: Anchor | None,
         anchor_weight: float,
         drift: Drift | None,
         drift_weight: float,
         **kwargs: Any,
     ) -> None:
-        self._curriculum = curriculum
         super().__init__(**kwargs)
         self._anchor = anchor
         self._anchor_weight = anchor_weight
@@ -93,18 +88,12 @@ class AnchoredTrainer(SFTTrainer):  # type: ignore[misc]
         lessons: list[AnsweredIds] = inputs["rows"]
         replay, wanted = self._anchor.next() if self._anchor else ([], None)
         states = hidden_states(base, collate([*lessons, *replay]))
-        answers = [row.ids[row.answer_at :] for row in lessons]
-        targets = torch.tensor([token for answer in answers for token in (*answer, IGNORED)])
+        targets = torch.tensor([token for row in lessons for token in (*row.ids[row.answer_at :], IGNORED)])
         logits = base.get_output_embeddings()(states[: len(targets)]).float()
-        costs = torch.nn.functional.cross_entropy(
-            logits, targets.to(logits.device), ignore_index=IGNORED, reduction="none"
-        )
-        loss = costs.sum() / sum(map(len, answers))
+        loss = torch.nn.functional.cross_entropy(logits, targets.to(logits.device), ignore_index=IGNORED)
         self._tell("lesson", loss)
-        of_rows = costs.detach().split([len(answer) + 1 for answer in answers])
-        self._curriculum.learnt({a: float(c.sum()) / len(a) for a, c in zip(answers, of_rows, strict=True)})
         if self._anchor is not None:
-            cost = self._anchor.divergence(wanted, states[len(targets) :])
+            cost = self._anchor.cost(replay, wanted, states[len(targets) :])
             self._tell("anchor", cost)
             loss = loss + self._anchor_weight * cost
         if self._drift is not None:
@@ -112,9 +101,6 @@ class AnchoredTrainer(SFTTrainer):  # type: ignore[misc]
             self._tell("drift", cost)
             loss = loss + self._drift_weight * cost
         return loss
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> Curriculum:
-        return self._curriculum
 
     def _tell(self, name: str, value: torch.Tensor) -> None:
         self._metrics["train"][name].append(float(value.detach()))
@@ -132,7 +118,14 @@ def _anchor(job: Job, adapted: Any, survey: Survey | None) -> Anchor | None:
         return None
     rows = _tokenise(job, job.replay, recipe.replay_tokens)
     order = random.Random(recipe.seed)  # noqa: S311 - order, not secrets
-    return Anchor(adapted, rows, batch=recipe.replay_batch, order=order, known=survey.states if survey else None)
+    return Anchor(
+        adapted,
+        rows,
+        batch=recipe.replay_batch,
+        order=order,
+        known=survey.states if survey else None,
+        is_text=recipe.replay_is_text,
+    )
 
 
 def _tokenise(job: Job, rows: Sequence[Row], max_answer_tokens: int | None = None) -> list[AnsweredIds]:
@@ -196,15 +189,24 @@ def _arguments(job: Job, num_lessons: int) -> SFTConfig:
 class _Watch(TrainerCallback):  # type: ignore[misc]
     """Reports each step and stops at the loss target."""
 
-    def __init__(self, job: Job, curriculum: Curriculum) -> None:
+    def __init__(self, job: Job) -> None:
         self._job = job
-        self._curriculum = curriculum
+        self.smoothed = float("nan")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
         if "loss" not in logs:
             return
-        left = self._curriculum.loss
-        figures = {name: logs.get(name, 0.0) for name in ("anchor", "drift")}
-        self._job.progress("train", state.global_step, state.max_steps, loss=logs["lesson"], left=left, **figures)
-        if self._curriculum.has_met_all and left < self._job.recipe.loss_target:
+        lesson = logs["lesson"]
+        first = self.smoothed != self.smoothed  # NaN before the first step
+        self.smoothed = lesson if first else SMOOTHING * self.smoothed + (1 - SMOOTHING) * lesson
+        self._job.progress(
+            "train",
+            state.global_step,
+            state.max_steps,
+            loss=lesson,
+            smoothed=self.smoothed,
+            anchor=logs.get("anchor", 0.0),
+            drift=logs.get("drift", 0.0),
+        )
+        if self.smoothed < self._job.recipe.loss_target:
             control.should_training_stop = True

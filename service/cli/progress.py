@@ -32,7 +32,7 @@ def follow(run_id: str, *, is_quiet: bool) -> dict[str, Any]:
                 name = PHASES.get(line["phase"], line["phase"])
                 if name not in tasks:
                     tasks[name] = bars.add_task(name, total=line["total"], note="")
-                note = f"loss {line['left']:.3f}" if "left" in line else ""
+                note = f"loss {line['smoothed']:.3f}" if "smoothed" in line else ""
                 bars.update(tasks[name], completed=line["step"], total=line["total"], note=note)
 
         return _poll(run_id, show)

@@ -125,3 +125,13 @@ def test_states_that_are_known_are_not_worked_out_again(adapted: Any, rows: list
         drawn[batch[0]] = base
     assert bool((drawn[rows[1]] == 7.0).all())
     assert not any(bool((drawn[row] == 7.0).any()) for row in (rows[0], rows[2]))
+
+
+def test_held_to_the_words_only_the_cost_is_the_loss_on_them(adapted: Any, rows: list[AnsweredIds]) -> None:
+    anchor = Anchor(adapted, rows[:1], batch=1, order=random.Random(3), is_text=True)
+    ids, start = torch.tensor([rows[0].ids]), rows[0].answer_at
+    with torch.no_grad():
+        logits = adapted(input_ids=ids).logits[0, start - 1 : -1]
+        assert float(anchor.loss()) == pytest.approx(
+            float(torch.nn.functional.cross_entropy(logits, ids[0, start:])), rel=1e-4
+        )

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load
 from transformers import PreTrainedModel
 
-from agent import child, train
+from agent import child, replay, train
 from agent.checkpoint import FILES, read
 from agent.methods import sft
 from agent.model import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_portable, merge_adapter
@@ -182,7 +182,7 @@ def test_a_second_process_in_the_same_directory_ends_without_touching_anything(
 def test_a_lesson_that_spells_special_tokens_out_is_learnt_as_text(tokenizer: Tokenizer) -> None:
     row = tokenizer.answered_ids([{"role": "user", "content": "hi"}], "a<|im_end|>b")
     example = sft.example(row)
-    answer = [label for label in example["labels"] if label != sft.IGNORED]
+    answer = [label for label in example["labels"] if label != replay.IGNORED]
     assert answer.count(2) == 1
     assert answer[-1] == 2
     assert tokenizer.text(answer) == "a<|im_end|>b"
