@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from functools import cached_property
 
+import numpy as np
 import structlog
 import uvloop
 from fastapi import FastAPI
@@ -28,6 +29,7 @@ from service.health import Health
 from service.loading import LoadedEmbedder, child_settings, model_loader
 from service.lock import StateLock
 from service.metrics import Metrics
+from service.questions import Budget, Questions
 from service.review import Reviews
 from service.rollout import Rollout
 from service.rounds import Rounds
@@ -93,6 +95,7 @@ class Daemon:
             cycle=self.cycle,
             health=self.health,
             scoring=lambda: self.scoring,
+            questions=lambda: self.questions,
         )
         self.scheduler = Scheduler(self.rounds.timers())
 
@@ -141,13 +144,23 @@ class Daemon:
         embedder = self.sentence_embedder()
         return Scoring(
             interactions=self.stores.interactions,
-            labels=self.stores.labels,
+            pool=self.stores.pool,
             index=VectorIndex(self.paths.vectors, embedder.dim),
             embedder=embedder,
+        )
+
+    @cached_property
+    def questions(self) -> Questions:
+        s = self.settings
+        return Questions(
+            interactions=self.stores.interactions,
+            labels=self.stores.labels,
+            pool=self.stores.pool,
+            index=self.scoring.index,
             certainty=self.certainty,
             policy_set=self.policy_set,
-            ask_threshold=self.settings.ask_threshold,
-            ask_per_day=self.settings.ask_per_day,
+            budget=Budget(s.ask_per_day, s.ask_per_person, s.ask_threshold),
+            draw=np.random.default_rng(),
         )
 
     def apps(self, address: str) -> tuple[FastAPI, FastAPI]:
