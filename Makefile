@@ -7,7 +7,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 0
 
 .PHONY: help run test test-model test-crash test-api demo bench bench-peers bench-swaps bench-independence bench-training \
-  bench-overload bench-log bench-curation bench-lessons bench-retention lint fix clean
+  bench-overload bench-log bench-curation bench-lessons bench-retention bench-scale lint fix clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -60,6 +60,9 @@ bench-lessons: .venv/tested  ## What one run on 20 invented facts teaches, and w
 
 bench-retention: .venv/installed  ## Which retention questions the default base gets right by luck (five minutes)
 	PYTHONPATH=. $(BIN)/python tests/benchmarks/retention_stability.py
+
+bench-scale: .venv/tested  ## Choosing questions among a million interactions, and their neighbours (ten minutes, 5 GB of disk)
+	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.scale
 
 lint: .venv/tested
 	$(BIN)/ruff check .

@@ -172,7 +172,7 @@ class VectorIndex:
             if (map_["format"], map_["dim"], map_["sha256"]) != (FORMAT, self.dim, sha256_file(self.path)):
                 return None
             index = faiss.read_index(str(self.path))
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError):  # FAISS and deep JSON raise RuntimeErrors
+        except (OSError, ValueError, KeyError, TypeError, MemoryError, RuntimeError):  # the last: FAISS, and deep JSON
             return None
         is_ours = isinstance(index, faiss.IndexIVFScalarQuantizer if trained_rows else faiss.IndexFlat)
         if not is_ours or (index.d, index.ntotal) != (self.dim, saved_rows):

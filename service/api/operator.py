@@ -208,6 +208,7 @@ def _question(task: LabelTask, turn: Interaction) -> dict[str, Any]:
         "id": task.id,
         "interaction_id": turn.id,
         "score": task.score,
+        "arm": task.arm,
         "reason": task.reason,
         "messages": list(turn.messages),
         "reply": turn.reply,
