@@ -27,7 +27,7 @@ class Columns:
     checkpoint: npt.NDArray[np.int32]
     principal: npt.NDArray[np.int32]
     question: Ints  # the same key is the same question
-    is_open: npt.NDArray[np.bool_]  # whole, not empty, and neither asked about nor judged
+    is_open: npt.NDArray[np.bool_]  # not empty, and its question neither asked about nor judged
     checkpoints: tuple[str, ...]
     principals: tuple[str, ...]
 
@@ -52,7 +52,8 @@ class Pool:
         parts: list[tuple[npt.NDArray[np.generic], ...]] = [_columns([], checkpoints, principals)]
         parts += [_columns(rows, checkpoints, principals) for rows in self._chunks()]
         seq, uncertainty, checkpoint, principal, question, is_askable = map(np.concatenate, zip(*parts, strict=True))
-        is_open = is_askable & ~np.isin(seq, self._taken())
+        is_taken = np.isin(seq, self._taken())
+        is_open = is_askable & ~np.isin(question, question[is_taken])
         names = tuple(checkpoints.numbers), tuple(principals.numbers)
         return Columns(seq, uncertainty, checkpoint, principal, question, is_open, *names)
 
@@ -63,19 +64,19 @@ class Pool:
             return [float(row[0]) for row in conn.execute(sql, [checkpoint_id, limit]).fetchall()]
 
     def vectors(self, seqs: Sequence[int], dim: int) -> Vectors:
-        """(N, `dim`) in the order of `seqs`; zeros where there is none of this length."""
-        found = np.zeros((len(seqs), dim), dtype=np.float32)
-        places = {int(seq): place for place, seq in enumerate(seqs)}
-        for start in range(0, len(seqs), MAX_VARIABLES):
-            part = [int(seq) for seq in seqs[start : start + MAX_VARIABLES]]
-            marks = ", ".join("?" * len(part))
+        """(N, `dim`) in the order of `seqs`, which may name one twice; zeros where there is none of this length."""
+        each, places = np.unique(np.array(seqs, dtype=np.int64), return_inverse=True)
+        found = np.zeros((len(each), dim), dtype=np.float32)
+        for start in range(0, len(each), MAX_VARIABLES):
+            part = each[start : start + MAX_VARIABLES].tolist()
             sql = f"""SELECT i.seq, e.vector FROM interactions AS i JOIN embeddings AS e ON e.interaction_id = i.id
-                      WHERE i.seq IN ({marks})"""  # noqa: S608 - question marks alone
+                      WHERE i.seq IN ({", ".join("?" * len(part))})"""  # noqa: S608 - question marks alone
             with self._db.read() as conn:
-                for seq, vector in conn.execute(sql, part).fetchall():
-                    if len(vector) == dim * VECTOR.itemsize:
-                        found[places[seq]] = np.frombuffer(vector, dtype=VECTOR)
-        return found
+                rows = conn.execute(sql, part).fetchall()
+            for seq, vector in rows:
+                if len(vector) == dim * VECTOR.itemsize:
+                    found[np.searchsorted(each, seq)] = np.frombuffer(vector, dtype=VECTOR)
+        return np.asarray(found[places], dtype=np.float32)
 
     def recently_taken(self, limit: int) -> list[int]:
         """Of the answers that were asked about or judged, the newest."""

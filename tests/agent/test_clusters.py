@@ -38,7 +38,12 @@ def test_there_are_never_more_clusters_than_different_rows(count: int) -> None:
 
 
 def test_a_cluster_is_named_by_words_the_others_do_not_use() -> None:
-    questions = ["What is the capital of Peru?", "Which capital has Chile?", "Please sort this list", "Sort the numbers"]
+    questions = [
+        "What is the capital of Peru?",
+        "Which capital has Chile?",
+        "Please sort this list",
+        "Sort the numbers",
+    ]
     named = names(questions, np.array([0, 0, 1, 1]), 2)
     assert named[0].startswith("capital")
     assert named[1].startswith("sort")

@@ -123,6 +123,7 @@ def shell(tiny_llama: Path, tiny_embedder: Path, make_settings: Any) -> Iterator
     with tempfile.TemporaryDirectory(prefix="honed-") as name:
         settings = {"MODEL": tiny_llama, "EMBEDDER": tiny_embedder, "PORT": 0, "DEVICE": "cpu", "DTYPE": "float32"}
         settings |= {"THREADS": 1, "TRAIN_THREADS": 1, "ASK_THRESHOLD": 0, "SCORE_INTERVAL_SECONDS": 0.2}
+        settings |= {"ASK_INTERVAL_SECONDS": 0.2}
         yield Shell(Path(name) / "s", {f"HONED_{key}": str(value) for key, value in settings.items()})
 
 

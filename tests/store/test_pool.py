@@ -38,8 +38,10 @@ def test_columns_have_a_place_for_each_scored_answer(pool: Pool, monkeypatch: py
 def test_what_was_asked_or_judged_is_no_longer_open(
     pool: Pool, interactions: Interactions, labels: Labels, make
 ) -> None:
+    interactions.append(make.interaction("i6"))
+    interactions.add_score("i6", [6.0, 1.0], 0.5, 0.5, 101.0, question=-(2**63))
     labels.add(make.task("t1", "i2"))
-    assert pool.columns().is_open.tolist() == [True, False, False, False]
+    assert pool.columns().is_open.tolist() == [True, False, False, False, False]  # i6 asks what i2 asked
     interactions.add_feedback(make.feedback("f1", "i1"))
     assert not pool.columns().is_open.any()
     assert pool.recently_taken(5) == [1, 2]
@@ -54,6 +56,7 @@ def test_an_empty_pool_has_empty_columns(log: Database) -> None:
 def test_vectors_come_in_the_order_asked_for(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("store.pool.MAX_VARIABLES", 2)
     assert pool.vectors([4, 1, 3], 2).tolist() == [[4.0, 1.0], [1.0, 1.0], [3.0, 1.0]]
+    assert pool.vectors([4, 1, 4], 2).tolist() == [[4.0, 1.0], [1.0, 1.0], [4.0, 1.0]]
     assert pool.vectors([1, 5], 2).tolist() == [[1.0, 1.0], [0.0, 0.0]]
     assert pool.vectors([1], 3).tolist() == [[0.0, 0.0, 0.0]]
     assert pool.vectors([], 2).shape == (0, 2)
