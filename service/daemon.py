@@ -21,6 +21,7 @@ from service.api.app import operator_app, public_app
 from service.api.operator import OperatorParts
 from service.api.parts import Parts
 from service.certainty import Certainty
+from service.clusters import Clusters
 from service.config import Settings
 from service.cycle import Cycle
 from service.decisions import Decisions
@@ -219,6 +220,7 @@ class Daemon:
             self.decisions,
             self.rollout,
             self.snapshots,
+            Clusters(stores.interactions, stores.pool),
             self.access,
             self.paths,
             Recipe(),

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from store.database import Database
+from store.interactions import CHUNK as VECTOR_CHUNK
 from store.interactions import VECTOR, Vectors
 
 CHUNK = 50_000
@@ -77,6 +78,28 @@ class Pool:
                 if len(vector) == dim * VECTOR.itemsize:
                     found[np.searchsorted(each, seq)] = np.frombuffer(vector, dtype=VECTOR)
         return np.asarray(found[places], dtype=np.float32)
+
+    def dim(self) -> int | None:
+        """The length of the newest vector; None before the first."""
+        with self._db.read() as conn:
+            row = conn.execute("SELECT length(vector) FROM embeddings ORDER BY rowid DESC LIMIT 1").fetchone()
+        return row[0] // VECTOR.itemsize if row else None
+
+    def embedded(self, dim: int) -> Iterator[tuple[Ints, Vectors, npt.NDArray[np.float64]]]:
+        """Numbers (N), vectors (N, `dim`) and novelty (N) of all with a vector of this length, chunk by chunk."""
+        sql = """SELECT e.rowid, i.seq, e.vector, e.novelty FROM embeddings AS e
+                 JOIN interactions AS i ON i.id = e.interaction_id WHERE e.rowid > ? ORDER BY e.rowid LIMIT ?"""
+        last = -1
+        while True:
+            with self._db.read() as conn:
+                rows = conn.execute(sql, [last, VECTOR_CHUNK]).fetchall()
+            if not rows:
+                return
+            last = rows[-1][0]
+            rows = [row for row in rows if len(row[2]) == dim * VECTOR.itemsize]
+            flat = np.frombuffer(b"".join(row[2] for row in rows), dtype=VECTOR).astype(np.float32)
+            seqs = np.array([row[1] for row in rows], dtype=np.int64)
+            yield seqs, flat.reshape(-1, dim), np.array([row[3] for row in rows], dtype=np.float64)
 
     def recently_taken(self, limit: int) -> list[int]:
         """Of the answers that were asked about or judged, the newest."""

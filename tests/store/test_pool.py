@@ -89,3 +89,22 @@ def test_questions_are_counted_by_person_and_arm(pool: Pool, labels: Labels, mak
         Arm.DENSE_UNCERTAIN: {LabelState.OPEN: 1},
         None: {LabelState.RIGHT: 1},
     }
+
+
+def test_embedded_rows_come_chunk_by_chunk_and_of_one_length(
+    pool: Pool, interactions: Interactions, log: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("store.pool.VECTOR_CHUNK", 2)
+    assert pool.dim() == 2
+    chunks = list(pool.embedded(2))
+    assert [seqs.tolist() for seqs, _, _ in chunks] == [[1, 2], [3, 4]]
+    assert chunks[1][1].tolist() == [[3.0, 1.0], [4.0, 1.0]]
+    assert chunks[1][2].tolist() == [0.5, 0.5]
+    interactions.add_score("i5", [1.0, 2.0, 3.0], 0.5, 0.25, 101.0, question=5)
+    assert pool.dim() == 3
+    assert [seqs.tolist() for seqs, _, _ in pool.embedded(3)] == [[], [], [5]]
+
+
+def test_before_the_first_score_there_is_no_length(log: Database) -> None:
+    assert Pool(log).dim() is None
+    assert list(Pool(log).embedded(2)) == []
