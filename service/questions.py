@@ -19,7 +19,8 @@ from store.records import FinishReason, Interaction, LabelTask
 from store.vectors import VectorIndex
 
 DAY_SECONDS = 86_400
-BATCHES_A_DAY = 4  # the day's questions are not all spent on what comes first
+HOUR_SECONDS = 3_600
+HOURS = 4  # that a day's questions take at least: they are not all spent on what comes first
 TAKEN = 10_000  # asked or judged before, the newest of them, that a question must not repeat
 
 
@@ -32,8 +33,8 @@ class Budget:
     threshold: float
 
     @property
-    def batch(self) -> int:
-        return -(-self.per_day // BATCHES_A_DAY)
+    def per_hour(self) -> int:
+        return -(-self.per_day // HOURS)
 
 
 class Questions:
@@ -63,10 +64,12 @@ class Questions:
         self._clock = clock
 
     def ask(self) -> int:
-        """Put a batch of questions, as far as the day's budget goes; returns how many."""
+        """Put a batch of questions, as far as the hour's and the day's budget go; returns how many."""
         now = self._clock()
-        free = self._budget.per_day - self._labels.count_added_since(now - DAY_SECONDS)
-        size = min(self._budget.batch, free)
+        size = min(
+            self._budget.per_hour - self._labels.count_added_since(now - HOUR_SECONDS),
+            self._budget.per_day - self._labels.count_added_since(now - DAY_SECONDS),
+        )
         if size < 1:
             return 0
         columns = self._pool.columns()

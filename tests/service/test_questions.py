@@ -10,7 +10,7 @@ from service.questions import Budget
 from store.records import Arm, Feedback, FeedbackSource, LabelState, LabelTask
 from tests.service.asking_room import Room
 
-DAY = 86_400.0
+DAY, HOUR = 86_400.0, 3_600.0
 
 
 @pytest.fixture
@@ -58,17 +58,22 @@ def test_the_control_arm_is_on_record_and_says_that_it_was_chance(room):
 
 
 def test_a_day_has_so_many_questions_and_the_next_day_has_them_again(room):
-    for number in range(5):
+    for number in range(9):
         room.add(f"today{number}")
-    assert [room.ask(per_day=2) for _ in range(3)] == [1, 1, 0]
-    room.clock.now += DAY - 1
-    assert room.ask(per_day=2) == 0
-    room.clock.now += 2
-    assert room.ask(per_day=2) == 1
+    asked = []
+    for _ in range(6):
+        asked.append(room.ask(per_day=7))
+        room.clock.now += HOUR + 1
+    assert asked == [2, 2, 2, 1, 0, 0]
+    room.clock.now += DAY - 6 * HOUR
+    assert room.ask(per_day=7) == 2
 
 
-def test_a_batch_is_a_quarter_of_the_day(room):
-    assert [Budget(per_day, 1, 0.5).batch for per_day in (0, 1, 4, 20, 21)] == [0, 1, 1, 5, 6]
+def test_an_hour_has_a_quarter_of_the_day_s_questions(room):
+    assert [Budget(per_day, 1, 0.5).per_hour for per_day in (0, 1, 4, 20, 21)] == [0, 1, 1, 5, 6]
+    for number in range(9):
+        room.add(f"a{number}")
+    assert (room.ask(per_day=8), room.ask(per_day=8), room.ask(per_day=12)) == (2, 0, 1)
 
 
 def test_one_person_s_answers_are_asked_about_so_often_a_day(room):
@@ -76,9 +81,10 @@ def test_one_person_s_answers_are_asked_about_so_often_a_day(room):
         room.add(f"a{number}", principal="ann" if number < 10 else "bob")
     for _ in range(4):
         room.ask(per_day=40, per_person=2)
+        room.clock.now += HOUR + 1
     people = [room.interactions.get(name).principal for name in room.asked()]
     assert sorted(people) == ["ann", "ann", "bob", "bob"]
-    room.clock.now += DAY + 1
+    room.clock.now += DAY
     assert room.ask(per_day=40, per_person=2) == 2
 
 
