@@ -49,10 +49,12 @@ class Interactions:
         return self._count("SELECT count(*) FROM interactions")
 
     def unscored(self, limit: int) -> list[Interaction]:
-        """Whole answers without a score, oldest first."""
+        """Whole answers without a score, oldest first. They are scored in this order, so all before the last one scored
+        have theirs: nobody looks through a million rows every few seconds.
+        """
         return self._select(
-            """SELECT * FROM interactions AS i WHERE finish_reason IN ('stop', 'length')
-               AND NOT EXISTS (SELECT 1 FROM embeddings WHERE interaction_id = i.id) ORDER BY seq LIMIT ?""",
+            """SELECT * FROM interactions WHERE finish_reason IN ('stop', 'length')
+               AND seq > (SELECT coalesce(max(seq), 0) FROM pool) ORDER BY seq LIMIT ?""",
             limit,
         )
 

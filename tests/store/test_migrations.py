@@ -216,6 +216,10 @@ def test_queries_use_their_indexes(log: Database) -> None:
     )
     assert "feedback_interaction" in plan("SELECT * FROM feedback WHERE interaction_id = 'i' ORDER BY seq")
     assert "labels_added" in plan("SELECT count(*) FROM labels WHERE created_at >= 5")
+    unscored = """SELECT * FROM interactions WHERE finish_reason IN ('stop', 'length')
+                  AND seq > (SELECT coalesce(max(seq), 0) FROM pool) ORDER BY seq LIMIT 5"""
+    assert "interactions_scorable (seq>?)" in plan(unscored) or "INTEGER PRIMARY KEY (rowid>?)" in plan(unscored)
+    assert "TEMP B-TREE" not in plan(unscored)
     recent = "SELECT uncertainty FROM pool WHERE checkpoint_id = 'c' ORDER BY seq DESC LIMIT 5"
     assert "pool_checkpoint" in plan(recent)
     assert "TEMP B-TREE" not in plan(recent)
