@@ -61,7 +61,7 @@ bench-lessons: .venv/tested  ## What one run on 20 invented facts teaches, and w
 bench-retention: .venv/installed  ## Which retention questions the default base gets right by luck (five minutes)
 	PYTHONPATH=. $(BIN)/python tests/benchmarks/retention_stability.py
 
-bench-scale: .venv/tested  ## Choosing questions among a million interactions, and their neighbours (ten minutes, 5 GB of disk)
+bench-scale: .venv/tested  ## Choosing questions among a million interactions, and their neighbours (four minutes, 3 GB of disk)
 	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.scale
 
 lint: .venv/tested
