@@ -7,7 +7,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 0
 
 .PHONY: help run test test-model test-crash test-api demo bench bench-peers bench-swaps bench-independence bench-training \
-  bench-overload bench-log bench-curation bench-lessons bench-nights bench-train bench-retention lint fix clean
+  bench-overload bench-log bench-curation bench-lessons bench-nights bench-train bench-retention bench-scale lint fix clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -66,6 +66,9 @@ bench-train: .venv/tested  ## How fast training is, and 45 corrections to a verd
 
 bench-retention: .venv/installed  ## Which retention questions the default base gets right by luck (five minutes)
 	PYTHONPATH=. $(BIN)/python tests/benchmarks/retention_stability.py
+
+bench-scale: .venv/tested  ## Choosing questions among a million interactions, and their neighbours (four minutes, 3 GB of disk)
+	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.scale
 
 lint: .venv/tested
 	$(BIN)/ruff check .

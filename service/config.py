@@ -76,6 +76,10 @@ class Settings(BaseSettings):
     ready_seconds: float = Field(30.0, gt=0, description="ready means: a token was made within this time")
     score_interval_seconds: float = Field(5.0, gt=0, description="how often new interactions are scored")
     ask_per_day: int = Field(20, ge=0, description="questions put to people a day")
+    ask_per_person: int = Field(10, ge=0, description="of them, at most so many about one person's answers")
+    ask_interval_seconds: float = Field(
+        60.0, gt=0, description="how often questions are chosen; at most a quarter of a day's in an hour"
+    )
     ask_threshold: float = Field(0.55, ge=0, le=1, description="acquisition score from which an answer is asked about")
     train_interval_seconds: float = Field(3600.0, gt=0, description="how often the daemon looks whether to train")
     train_min_labels: int = Field(5, ge=1, description="new corrections needed before the schedule trains")

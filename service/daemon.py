@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from functools import cached_property
 
+import numpy as np
 import structlog
 import uvloop
 from fastapi import FastAPI
@@ -21,6 +22,7 @@ from service.api.app import operator_app, public_app
 from service.api.operator import OperatorParts
 from service.api.parts import Parts
 from service.certainty import Certainty
+from service.clusters import Clusters
 from service.config import Settings
 from service.cycle import Cycle
 from service.decisions import Decisions
@@ -29,6 +31,7 @@ from service.health import Health
 from service.loading import LoadedEmbedder, child_settings, model_loader
 from service.lock import StateLock
 from service.metrics import Metrics
+from service.questions import Budget, Questions
 from service.review import Reviews
 from service.rollout import Rollout
 from service.rounds import Rounds
@@ -94,6 +97,7 @@ class Daemon:
             cycle=self.cycle,
             health=self.health,
             scoring=lambda: self.scoring,
+            questions=lambda: self.questions,
         )
         self.scheduler = Scheduler(self.rounds.timers())
 
@@ -148,13 +152,23 @@ class Daemon:
         embedder = self.sentence_embedder()
         return Scoring(
             interactions=self.stores.interactions,
-            labels=self.stores.labels,
+            pool=self.stores.pool,
             index=VectorIndex(self.paths.vectors, embedder.dim),
             embedder=embedder,
+        )
+
+    @cached_property
+    def questions(self) -> Questions:
+        s = self.settings
+        return Questions(
+            interactions=self.stores.interactions,
+            labels=self.stores.labels,
+            pool=self.stores.pool,
+            index=self.scoring.index,
             certainty=self.certainty,
             policy_set=self.policy_set,
-            ask_threshold=self.settings.ask_threshold,
-            ask_per_day=self.settings.ask_per_day,
+            budget=Budget(s.ask_per_day, s.ask_per_person, s.ask_threshold),
+            draw=np.random.default_rng(),
         )
 
     def apps(self, address: str) -> tuple[FastAPI, FastAPI]:
@@ -213,6 +227,7 @@ class Daemon:
             self.decisions,
             self.rollout,
             self.snapshots,
+            Clusters(stores.interactions, stores.pool),
             self.access,
             self.paths,
             Recipe(),

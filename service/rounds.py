@@ -14,6 +14,7 @@ from service import notify
 from service.config import Settings, is_within
 from service.cycle import Cycle, NotStarted
 from service.health import Health
+from service.questions import Questions
 from service.rollout import Rollout
 from service.scheduler import Timer
 from service.scoring import Scoring
@@ -38,6 +39,7 @@ class Rounds:
         cycle: Cycle,
         health: Health,
         scoring: Callable[[], Scoring],
+        questions: Callable[[], Questions],
     ) -> None:
         self._settings = settings
         self._stores = stores
@@ -45,12 +47,15 @@ class Rounds:
         self._cycle = cycle
         self._health = health
         self._scoring = scoring
+        self._questions = questions
+        self._is_pool_new = False  # whether choosing could find anything to ask
         self._scored_at = time.monotonic()
 
     def timers(self) -> list[Timer]:
         timers = [
             Timer("advance", ADVANCE_SECONDS, self.advance, is_immediate=True),
             Timer("score", self._settings.score_interval_seconds, self.score),
+            Timer("ask", self._settings.ask_interval_seconds, self.ask),
             Timer("train", self._settings.train_interval_seconds, self.consider_training),
             Timer("health", HEALTH_SECONDS, self.look_after),
         ]
@@ -73,7 +78,14 @@ class Rounds:
             return
         self._scored_at = now
         if self._stores.interactions.unscored(1):
-            self._scoring().score_new()
+            self._is_pool_new |= self._scoring().score_new() > 0
+
+    def ask(self) -> None:
+        """Choose questions among all answers never asked about, unless the last time found none and nothing is new."""
+        if self._is_pool_new:
+            num_asked = self._questions().ask()
+            self._is_pool_new = num_asked > 0
+            log.info("questions.chosen", num_asked=num_asked)
 
     def consider_training(self) -> None:
         is_quiet = is_within(datetime.now().astimezone().time(), self._settings.quiet_hours)

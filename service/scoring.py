@@ -1,22 +1,21 @@
-"""Every new interaction gets a vector, a novelty and a score; the most worthwhile become questions to people."""
+"""Every new interaction gets a vector, a novelty and a score, and a place in the pool of possible questions."""
 
+import hashlib
+import json
 import time
-import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from agent.acquisition import acquire
-from agent.embedding import Embedder
-from policies.engine import PolicySet
-from policies.labeling import AskFacts, should_ask
-from service.certainty import Certainty
+import numpy as np
+
+from agent.acquisition.factors import SEARCHED, demand, density, ranked, score
+from agent.embedding import Embedder, Vectors
 from store.interactions import Interactions
-from store.labels import Labels
-from store.records import FinishReason, Interaction, LabelTask
+from store.pool import Pool
+from store.records import Interaction
 from store.vectors import VectorIndex
 
 BATCH = 64
-WINDOW = 200  # recent answers that an uncertainty is ranked among
-DAY_SECONDS = 86_400
+WINDOW = 200  # recent answers that an uncertainty is ranked among as it comes in
 
 
 class Scoring:
@@ -26,26 +25,18 @@ class Scoring:
         self,
         *,
         interactions: Interactions,
-        labels: Labels,
+        pool: Pool,
         index: VectorIndex,
         embedder: Embedder,
-        certainty: Certainty,
-        policy_set: PolicySet,
-        ask_threshold: float,
-        ask_per_day: int,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._interactions = interactions
-        self._labels = labels
-        self._index = index
+        self._pool = pool
+        self.index = index
         self._embedder = embedder
-        self._certainty = certainty
-        self._policy_set = policy_set
-        self._threshold = ask_threshold
-        self._budget = ask_per_day
         self._clock = clock
-        ids, vectors = interactions.vectors()
-        index.load_or_rebuild(ids, vectors)
+        if index.load_or_rebuild(self._rows):
+            index.save()
 
     def score_new(self) -> int:
         """Score what is unscored, oldest first; returns how many."""
@@ -53,34 +44,39 @@ class Scoring:
         if not pending:
             return 0
         vectors = self._embedder.embed([interaction.question for interaction in pending])
-        recent = [i.uncertainty for i in self._interactions.recent(WINDOW) if i.uncertainty is not None]
         for interaction, vector in zip(pending, vectors, strict=True):
-            self._score(interaction, [float(x) for x in vector], recent)
-        self._index.save()
+            self._score(interaction, vector)
+        if self.index.is_outgrown:
+            self.index.rebuild(self._rows)
+        if self.index.is_save_due:
+            self.index.save()
         return len(pending)
 
-    def _score(self, interaction: Interaction, vector: Sequence[float], recent: Sequence[float]) -> None:
-        nearest = self._index.search(vector, 1)
-        wrong = self._certainty.probability_wrong(interaction.checkpoint_id, interaction.uncertainty)
-        found = acquire(interaction.uncertainty, nearest[0][1] if nearest else None, recent, wrong)
-        now = self._clock()
-        self._interactions.add_score(interaction.id, vector, found.score, found.novelty, now)
-        self._index.add(interaction.id, vector)
-        facts = AskFacts(
-            interaction_id=interaction.id,
-            score=found.score,
-            threshold=self._threshold,
-            asked_today=self._labels.count_added_since(now - DAY_SECONDS),
-            daily_budget=self._budget,
-            is_asked=self._is_settled(interaction.id),
-            is_complete=interaction.finish_reason in (FinishReason.STOP, FinishReason.LENGTH),
-            is_empty=not interaction.reply.strip(),
+    def _score(self, interaction: Interaction, vector: Vectors) -> None:
+        """What it is worth by what is known now; which questions are asked is decided later, beside the others."""
+        cosines = self.index.neighbours(vector.reshape(1, -1), SEARCHED)
+        novelty = 1.0 - max(0.0, float(np.nan_to_num(cosines[0, 0], nan=0.0)))
+        product = self._rank(interaction) * demand(np.ones(1, dtype=np.int64))
+        worth = float(score(product, density(cosines))[0])
+        key = question_key(interaction)
+        self._interactions.add_score(
+            interaction.id, [float(x) for x in vector], worth, max(0.0, novelty), self._clock(), question=key
         )
-        if should_ask(facts, self._policy_set).allowed:
-            self._labels.add(LabelTask(uuid.uuid4().hex, interaction.id, now, found.score, found.reason))
+        self.index.add(interaction.id, vector)
 
-    def _is_settled(self, interaction_id: str) -> bool:
-        """Asked before, or already judged by a person without being asked."""
-        if self._labels.for_interaction(interaction_id) is not None:
-            return True
-        return bool(self._interactions.feedback_for(interaction_id))
+    def _rank(self, interaction: Interaction) -> float:
+        if interaction.uncertainty is None:
+            return 0.0
+        recent = self._pool.recent_uncertainties(interaction.checkpoint_id, WINDOW)
+        column = np.array([*recent, interaction.uncertainty], dtype=np.float64)
+        return float(ranked(column, np.zeros(len(column), dtype=np.int64))[0][-1])
+
+    def _rows(self) -> Iterable[tuple[Sequence[str], Vectors]]:
+        return self._interactions.vectors(self.index.dim)
+
+
+def question_key(interaction: Interaction) -> int:
+    """The same for the same conversation up to this answer, whatever its case and spacing; 64 bits, signed."""
+    said = [[str(m["role"]), " ".join(str(m["content"]).casefold().split())] for m in interaction.messages]
+    digest = hashlib.blake2b(json.dumps(said).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)

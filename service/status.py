@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+from agent.acquisition.choosing import outcomes
 from agent.serving import ModelLoader
 from service.certainty import Certainty
 from service.cycle import Cycle
@@ -71,6 +72,7 @@ class Status:
             "interactions": self._interactions.count(),
             "feedback": self._interactions.count_feedback(),
             "questions": self._labels.count_open(),
+            "asking": self._asking(),
             "operators": [operator.name for operator in self._registry.operators()],
         }
 
@@ -87,6 +89,11 @@ class Status:
         """How well the champion's uncertainty tells wrong answers from right ones; None while too few were judged."""
         found = self._certainty.report(checkpoint_id)
         return asdict(found) if found else None
+
+    def _asking(self) -> dict[str, Any]:
+        """What each way of choosing questions found; the random one is what the others are measured by."""
+        found = outcomes(self._labels.count_by_arm())
+        return {arm.value: {**asdict(one), "share_wrong": one.share_wrong} for arm, one in found.items()}
 
     def _describe(self, checkpoint_id: str, since: float | None) -> dict[str, Any]:
         return {"id": checkpoint_id, "is_base": checkpoint_id == self._loader.base_id, "since": since}

@@ -11,6 +11,7 @@ from store.interactions import Interactions
 from store.labels import Labels
 from store.migrations import ledger as ledger_schema
 from store.migrations import log as log_schema
+from store.pool import Pool
 from store.registry import Registry
 from store.runs import Runs
 
@@ -28,6 +29,7 @@ class Stores:
     audit: AuditChain
     interactions: Interactions
     labels: Labels
+    pool: Pool
     runs: Runs
     registry: Registry
     api_keys: ApiKeys
@@ -48,6 +50,7 @@ def open_stores(settings: Settings) -> Stores:
         audit,
         Interactions(log_db),
         Labels(log_db),
+        Pool(log_db),
         Runs(log_db),
         Registry(ledger_db, audit),
         ApiKeys(ledger_db, audit),

@@ -4,7 +4,7 @@ What is worth asking or learning is decided elsewhere.
 """
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -19,6 +19,7 @@ from store.rows import Row, fetch, fetch_number, from_row, insert, to_row
 # id, log-probability, entropy of each token: 12 bytes. Single precision is enough for what the numbers are used for.
 TRACE = struct.Struct("<iff")
 VECTOR = np.dtype("<f4")
+CHUNK = 4096  # vectors read at once
 
 Vectors = npt.NDArray[np.float32]
 
@@ -48,10 +49,12 @@ class Interactions:
         return self._count("SELECT count(*) FROM interactions")
 
     def unscored(self, limit: int) -> list[Interaction]:
-        """Whole answers without a score, oldest first."""
+        """Whole answers without a score, oldest first. They are scored in this order, so all before the last one scored
+        have theirs: nobody looks through a million rows every few seconds.
+        """
         return self._select(
-            """SELECT * FROM interactions AS i WHERE finish_reason IN ('stop', 'length')
-               AND NOT EXISTS (SELECT 1 FROM embeddings WHERE interaction_id = i.id) ORDER BY seq LIMIT ?""",
+            """SELECT * FROM interactions WHERE finish_reason IN ('stop', 'length')
+               AND seq > (SELECT coalesce(max(seq), 0) FROM pool) ORDER BY seq LIMIT ?""",
             limit,
         )
 
@@ -80,8 +83,19 @@ class Interactions:
             rows = conn.execute(sql, [TRACE.size, checkpoint_id]).fetchall()
         return [(float(uncertainty), int(length), bool(is_wrong)) for uncertainty, length, is_wrong in rows]
 
-    def add_score(self, interaction_id: str, vector: Sequence[float], score: float, novelty: float, at: float) -> None:
-        """Scores can be worked out again, so a new one takes the place of the old."""
+    def add_score(
+        self,
+        interaction_id: str,
+        vector: Sequence[float],
+        score: float,
+        novelty: float,
+        at: float,
+        *,
+        question: int,
+    ) -> None:
+        """Scores can be worked out again, so a new one takes the place of the old. `question` is a 64-bit key that the
+        same question has again: by it the pool counts how often it is asked.
+        """
         values = [interaction_id, at, np.asarray(vector, dtype=VECTOR).tobytes(), float(score), float(novelty)]
 
         def job(conn: Connection) -> None:
@@ -92,21 +106,31 @@ class Interactions:
                    vector = excluded.vector, score = excluded.score, novelty = excluded.novelty""",
                 values,
             )
+            conn.execute(
+                """INSERT OR REPLACE INTO pool SELECT seq, checkpoint_id, principal, uncertainty, ?,
+                       uncertainty IS NOT NULL AND trim(reply, char(9, 10, 13, 32)) <> ''
+                   FROM interactions WHERE id = ?""",
+                [question, interaction_id],
+            )
 
         self._db.write(job)
 
-    def vectors(self) -> tuple[list[str], Vectors]:
-        """Ids and an (N, D) array. After a change of embedder, only vectors of the newest one's length."""
-        with self._db.read() as conn:
-            rows = conn.execute(
-                """SELECT interaction_id, vector FROM embeddings WHERE length(vector) = (
-                       SELECT length(vector) FROM embeddings ORDER BY created_at DESC, rowid DESC LIMIT 1)
-                   ORDER BY rowid"""
-            ).fetchall()
-        if not rows:
-            return [], np.empty((0, 0), dtype=np.float32)
-        flat = np.frombuffer(b"".join(vector for _, vector in rows), dtype=VECTOR)
-        return [id_ for id_, _ in rows], flat.reshape(len(rows), -1).astype(np.float32)
+    def vectors(self, dim: int) -> Iterator[tuple[list[str], Vectors]]:
+        """Ids and (N, `dim`) arrays, chunk by chunk, in the order in which they were first scored. Vectors of another
+        length, which another embedder made, are left out. Each chunk is a read of its own: one long one would keep the
+        WAL from shrinking.
+        """
+        sql = "SELECT rowid, interaction_id, vector FROM embeddings WHERE rowid > ? ORDER BY rowid LIMIT ?"
+        last = 0
+        while True:
+            with self._db.read() as conn:
+                rows = conn.execute(sql, [last, CHUNK]).fetchall()
+            if not rows:
+                return
+            last = rows[-1][0]
+            fitting = [row for row in rows if len(row[2]) == dim * VECTOR.itemsize]
+            flat = np.frombuffer(b"".join(vector for _, _, vector in fitting), dtype=VECTOR)
+            yield [id_ for _, id_, _ in fitting], flat.reshape(-1, dim).astype(np.float32)
 
     def add_feedback(self, feedback: Feedback) -> None:
         def job(conn: Connection) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from store.connection import Connection
 from store.database import Database, StoreError
 from store.interactions import UnknownInteraction
-from store.records import Feedback, LabelState, LabelTask
+from store.records import Arm, Feedback, LabelState, LabelTask
 from store.rows import fetch, fetch_number, fetch_one, from_row, insert, to_row
 
 
@@ -87,6 +87,30 @@ class Labels:
 
     def count_added_since(self, t: float) -> int:
         return self._count("SELECT count(*) FROM labels WHERE created_at >= ?", [t])
+
+    def count_added_by_person(self, t: float) -> dict[str, int]:
+        """Questions since `t` by the person whose interaction they are about."""
+        sql = """SELECT i.principal, count(*) FROM labels AS l JOIN interactions AS i ON i.id = l.interaction_id
+                 WHERE l.created_at >= ? GROUP BY i.principal"""
+        with self._db.read() as conn:
+            return {str(person): int(count) for person, count in conn.execute(sql, [t]).fetchall()}
+
+    def count_settled_by_person(self) -> dict[str, tuple[int, int]]:
+        """Of the questions about each person's interactions: how many an answer settled, how many were resolved."""
+        sql = """SELECT i.principal, sum(l.state IN ('answered', 'right')), count(*)
+                 FROM labels AS l JOIN interactions AS i ON i.id = l.interaction_id
+                 WHERE l.state <> 'open' GROUP BY i.principal"""
+        with self._db.read() as conn:
+            return {str(person): (int(settled), int(count)) for person, settled, count in conn.execute(sql).fetchall()}
+
+    def count_by_arm(self) -> dict[Arm | None, dict[LabelState, int]]:
+        """Questions ever, by how they were chosen and how they stand."""
+        found: dict[Arm | None, dict[LabelState, int]] = {}
+        with self._db.read() as conn:
+            rows = conn.execute("SELECT arm, state, count(*) FROM labels GROUP BY arm, state").fetchall()
+        for arm, state, count in rows:
+            found.setdefault(Arm(arm) if arm else None, {})[LabelState(state)] = int(count)
+        return found
 
     def _one(self, sql: str, parameters: Sequence[Any]) -> LabelTask | None:
         with self._db.read() as conn:

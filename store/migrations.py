@@ -95,6 +95,27 @@ def m004_runs(db: Connection) -> None:
     _guard(db, "runs", "DELETE", "TRUE", "runs are not deleted")
 
 
+@_step(log)
+def m005_asking(db: Connection) -> None:
+    """What chooses questions reads narrow rows: those of `interactions` lie behind their texts, those of `embeddings`
+    behind their vectors. Answers scored before have questions unlike any other.
+    """
+    db.execute("ALTER TABLE labels ADD COLUMN arm TEXT")
+    db.execute("CREATE INDEX labels_arm ON labels (arm, state)")
+    db.execute(
+        """CREATE TABLE pool (
+            seq INTEGER PRIMARY KEY REFERENCES interactions (seq), checkpoint_id TEXT NOT NULL, principal TEXT NOT NULL,
+            uncertainty REAL, question INTEGER NOT NULL, is_askable INTEGER NOT NULL
+        ) STRICT"""
+    )
+    db.execute("CREATE INDEX pool_checkpoint ON pool (checkpoint_id)")
+    db.execute(
+        """INSERT INTO pool SELECT seq, checkpoint_id, principal, uncertainty, -seq,
+               uncertainty IS NOT NULL AND trim(reply, char(9, 10, 13, 32)) <> ''
+           FROM interactions WHERE id IN (SELECT interaction_id FROM embeddings)"""
+    )
+
+
 @_step(ledger)
 def m001_audit(db: Connection) -> None:
     db.execute(

@@ -45,6 +45,14 @@ class LabelState(StrEnum):
     EXCLUDED = "excluded"  # "don't learn this"
 
 
+class Arm(StrEnum):
+    """How a question to a person was chosen."""
+
+    DENSE_UNCERTAIN = "dense-uncertain"  # by acquisition score
+    WARM_UP = "warm-up"  # among the first: what is typical
+    RANDOM = "random"  # the control arm that the others are measured by
+
+
 class RunState(StrEnum):
     """Life of a training run."""
 
@@ -141,6 +149,7 @@ class LabelTask:
     reason: str
     state: LabelState = LabelState.OPEN
     resolved_at: float | None = None
+    arm: Arm | None = None  # None of questions from before there were arms
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,11 @@
 """Small real fakes: a 2-layer random Llama with a byte tokenizer, a sentence embedder, LoRA adapters, a set clock."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save as save_safetensors
 from tokenizers import Tokenizer, decoders, pre_tokenizers
@@ -27,6 +29,22 @@ class SetClock:
 
     def __call__(self) -> float:
         return self.now
+
+
+class WordEmbedder:
+    """A direction a word, and of a text the mean of its words': texts that share words are near each other."""
+
+    dim = 32
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        vectors = np.array([sum(map(self._direction, text.split())) for text in texts], dtype=np.float32)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    def count(self, texts: Sequence[str]) -> int:
+        return sum(len(text.split()) for text in texts)
+
+    def _direction(self, word: str) -> np.ndarray:
+        return np.random.default_rng(list(word.encode())).normal(size=self.dim)
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:

@@ -1,9 +1,13 @@
 """What the benchmarks say rests on their client and their judgement: these are tested like anything else."""
 
 import json
+from pathlib import Path
 
 import pytest
 
+from store import migrations
+from store.database import Database
+from tests.benchmarks import scale
 from tests.benchmarks.findings import at_least, at_most, exactly, markdown
 from tests.benchmarks.load import Reply, _take_all, percentile
 
@@ -83,3 +87,14 @@ def test_findings_say_met_at_their_aim_and_missed_beyond_it() -> None:
     assert [one.judgement for one in found] == ["met", "MISSED", "met", "MISSED"]
     assert [exactly("a", "b", figure, 0).judgement for figure in (0, 1)] == ["met", "MISSED"]
     assert "| a | b | 2.01 | ≤ 2 | MISSED |" in markdown(found)
+
+
+def test_the_scale_benchmark_finds_true_neighbours_and_asks_a_batch(tmp_path: Path) -> None:
+    """Where the index is exact, nothing may be missed."""
+    database = Database(tmp_path / "honed.db", migrations.log)
+    scale.fill(database, scale.Crowd(), 1200)
+    database.close()
+    built, chosen = scale.build(tmp_path), scale.choose(tmp_path)
+    assert (built["rows"], built["recall"]) == (1200, 1.0)
+    assert (chosen["is_rebuilt"], chosen["asked"]) == (False, scale.BATCH)
+    assert chosen["arms"]["random"] == 3

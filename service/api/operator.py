@@ -3,9 +3,9 @@
 import json
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from pydantic import Field
 
 from agent.recipe import Recipe
@@ -14,6 +14,7 @@ from service.access import Access, BadPrincipal
 from service.api.errors import ApiError
 from service.api.schemas import Envelope, LabelAnswer, NewKey, Reason
 from service.api.strict import Strict
+from service.clusters import MAX_CLUSTERS, Clusters
 from service.config import is_within
 from service.cycle import Cycle, NotStarted
 from service.decisions import DecisionRefused, Decisions
@@ -52,6 +53,7 @@ class OperatorParts:
     decisions: Decisions
     rollout: Rollout
     snapshots: Snapshots
+    clusters: Clusters
     access: Access
     paths: Paths
     recipe: Recipe
@@ -85,6 +87,10 @@ def _add_reading(routes: APIRouter, parts: OperatorParts) -> None:
     def data() -> dict[str, Any]:
         curated = parts.snapshots.curated()
         return {"kept": len(curated.kept), "dropped": [asdict(drop) for drop in curated.dropped]}
+
+    @routes.get("/clusters")
+    def clusters(count: Annotated[int, Query(ge=1, le=MAX_CLUSTERS)] = 20) -> dict[str, Any]:
+        return {"clusters": [asdict(cluster) for cluster in parts.clusters.found(count)]}
 
     @routes.get("/data/{id_}")
     def explain(id_: str) -> dict[str, Any]:
@@ -208,6 +214,7 @@ def _question(task: LabelTask, turn: Interaction) -> dict[str, Any]:
         "id": task.id,
         "interaction_id": turn.id,
         "score": task.score,
+        "arm": task.arm,
         "reason": task.reason,
         "messages": list(turn.messages),
         "reply": turn.reply,

@@ -10,7 +10,7 @@ from service.cli.common import client, emit, json_option, table
 
 @click.group()
 def command() -> None:
-    """See what of people's words would be learnt, and what not."""
+    """See what of people's words would be learnt, what not, and what they ask about."""
 
 
 @command.command("list")
@@ -39,6 +39,36 @@ def explain(id_: str, as_json: bool) -> None:
         click.echo(f"{told['feedback']} is {told['state']}{because}")
 
     emit(told, as_json, text)
+
+
+@command.command("clusters")
+@click.option("--count", type=click.IntRange(1, 200), default=20, show_default=True, help="At most so many.")
+@json_option
+def clusters(count: int, as_json: bool) -> None:
+    """Show what people ask about: groups of like questions, largest first.
+
+    Drift is a group's share of the newest fifth of the questions, less its share of the others.
+
+    Example: honed data clusters --count 10
+    """
+    found = client().get(f"/operator/clusters?count={count}")["clusters"]
+
+    def text() -> None:
+        if not found:
+            click.echo("Nothing was asked yet. Questions are grouped once they have been scored.")
+            return
+        rows = [[c["name"], str(c["size"]), _number(c["uncertainty"]), _number(c["novelty"]), _drift(c)] for c in found]
+        table(None, ["about", "questions", "nats a token", "novelty", "drift"], rows)
+
+    emit(found, as_json, text)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def _drift(cluster: dict[str, Any]) -> str:
+    return f"{100 * cluster['drift']:+.0f} points"
 
 
 def _text(found: dict[str, Any]) -> None:

@@ -42,7 +42,7 @@ def _ask_all() -> int:
         for message in question["messages"]:
             click.echo(f"{message['role']}: {message['content']}")
         click.secho(f"answer: {question['reply']}", bold=True)
-        click.secho(f"asked because it was {question['reason']}", dim=True)
+        click.secho(f"why this one ({question['arm'] or 'chosen'}): {question['reason']}", dim=True)
         choice = click.prompt(
             "[a]nswer, it was [r]ight, [s]kip, don't learn this [x], [q]uit",
             type=click.Choice([*CHOICES, "q"]),

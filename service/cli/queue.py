@@ -19,7 +19,10 @@ def command(limit: int, as_json: bool) -> None:
         if not questions:
             click.echo("Nothing to ask. Questions come from answers that the model was unsure about.")
             return
-        rows = [[short(q["id"]), q["messages"][-1]["content"][:80], q["reply"][:80], q["reason"]] for q in questions]
-        table(None, ["question", "asked", "answered", "why"], rows)
+        rows = [
+            [short(q["id"]), q["messages"][-1]["content"][:80], q["reply"][:80], q["arm"] or "–", q["reason"]]
+            for q in questions
+        ]
+        table(None, ["question", "asked", "answered", "chosen as", "why"], rows)
 
     emit(questions, as_json, text)

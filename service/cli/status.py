@@ -33,6 +33,10 @@ def _text(picture: dict[str, Any]) -> None:
         f"questions  {picture['questions']} open → honed label",
         f"operators  {', '.join(picture['operators']) or 'none yet: honed operator add NAME'}",
     ]
+    judged = {arm: found for arm, found in picture["asking"].items() if found["num_judged"]}
+    if judged:
+        shares = [f"{arm} {found['num_wrong']} of {found['num_judged']}" for arm, found in judged.items()]
+        lines.append(f"asking     wrong answers found by questions: {', '.join(shares)}")
     if picture["certainty"]:
         c = picture["certainty"]
         lines.append(

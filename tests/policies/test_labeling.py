@@ -7,14 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.labeling import AskFacts, should_ask
-from store.records import Outcome
+from store.records import Arm, Outcome
 
 UNSURE = AskFacts(
     interaction_id="i1",
+    arm=Arm.DENSE_UNCERTAIN,
     score=0.8,
     threshold=0.5,
     asked_today=0,
     daily_budget=5,
+    asked_person_today=0,
+    person_budget=3,
     is_asked=False,
     is_complete=True,
     is_empty=False,
@@ -32,6 +35,9 @@ def test_an_unsure_answer_is_asked_about(policy_set, ids):
     [
         ({"asked_today": 5}, "ask.over_budget"),
         ({"daily_budget": 0}, "ask.over_budget"),
+        ({"asked_person_today": 3}, "ask.over_person_budget"),
+        ({"person_budget": 0}, "ask.over_person_budget"),
+        ({"arm": "by ear"}, "ask.unknown_arm"),
         ({"score": 0.49}, "ask.below_threshold"),
         ({"score": None}, "ask.no_score"),
         ({"score": float("nan")}, "ask.no_score"),
@@ -50,6 +56,13 @@ def test_each_rule_keeps_a_question_from_being_asked(policy_set, ids, changes, r
 def test_a_missing_score_is_inconclusive_and_a_low_one_is_a_no(policy_set):
     assert should_ask(replace(UNSURE, score=None), policy_set).outcome is Outcome.INCONCLUSIVE
     assert should_ask(replace(UNSURE, score=0.1), policy_set).outcome is Outcome.FAIL
+
+
+@pytest.mark.parametrize("arm", [Arm.WARM_UP, Arm.RANDOM])
+def test_the_threshold_is_for_what_was_chosen_by_its_score(policy_set, ids, arm):
+    assert should_ask(replace(UNSURE, arm=arm, score=0.1), policy_set).allowed
+    for changes, rule in (({"score": None}, "ask.no_score"), ({"asked_today": 5}, "ask.over_budget")):
+        assert ids(should_ask(replace(UNSURE, arm=arm, **changes), policy_set)) == [rule]
 
 
 @given(score=st.floats(0, 100), threshold=st.floats(0, 100))

@@ -1,77 +1,27 @@
-"""From new interactions to vectors, scores and the questions worth asking."""
+"""From new interactions to vectors, scores and places in the pool."""
 
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from agent.embedding import SentenceEmbedder
-from policies.engine import shipped
-from service.certainty import Certainty
-from service.scoring import BATCH, Scoring
-from store import migrations
-from store.database import Database
-from store.interactions import Interactions
-from store.labels import Labels
-from store.records import Feedback, FeedbackSource, FinishReason, Interaction
+from service.scoring import BATCH, Scoring, question_key
+from store.records import FinishReason
 from store.vectors import VectorIndex
-from tests.fakes import SetClock
-
-DAY = 86_400.0
-
-
-class Room:
-    """A log, an index and a scorer over them, with a clock to set."""
-
-    def __init__(self, state: Path, embedder: SentenceEmbedder) -> None:
-        self.state, self.embedder, self.clock = state, embedder, SetClock()
-        self.db = Database(state / "honed.db", migrations.log)
-        self.interactions, self.labels = Interactions(self.db), Labels(self.db)
-
-    def scoring(self, *, threshold: float = 0.0, per_day: int = 100) -> Scoring:
-        self.index = VectorIndex(self.state / "vectors.faiss", self.embedder.dim)
-        return Scoring(
-            interactions=self.interactions,
-            labels=self.labels,
-            index=self.index,
-            embedder=self.embedder,
-            certainty=Certainty(self.interactions),
-            policy_set=shipped(),
-            ask_threshold=threshold,
-            ask_per_day=per_day,
-            clock=self.clock,
-        )
-
-    def add(self, name: str, **changes: object) -> None:
-        values = {
-            "conversation_id": name,
-            "created_at": 1.0,
-            "principal": "ann",
-            "checkpoint_id": "base",
-            "messages": ({"role": "user", "content": f"What is {name}?"},),
-            "reply": "An answer.",
-            "finish_reason": FinishReason.STOP,
-            "tokens": (),
-            "prompt_tokens": 5,
-            "latency_seconds": 0.1,
-            "uncertainty": 1.0,
-        }
-        self.interactions.append(Interaction(name, **(values | changes)))
-
-    def asked(self) -> set[str]:
-        return {task.interaction_id for task in self.labels.open_tasks(1_000)}
-
-
-@pytest.fixture(scope="module")
-def embedder(tiny_embedder: Path) -> SentenceEmbedder:
-    return SentenceEmbedder(tiny_embedder)
+from tests.fakes import WordEmbedder
+from tests.service.asking_room import Room
 
 
 @pytest.fixture
-def room(tmp_path: Path, embedder: SentenceEmbedder) -> Room:
-    room = Room(tmp_path, embedder)
+def room(tmp_path: Path) -> Room:
+    room = Room(tmp_path)
     yield room
     room.db.close()
+
+
+def scored(room: Room) -> list[str]:
+    return [id_ for ids, _ in room.interactions.vectors(WordEmbedder.dim) for id_ in ids]
 
 
 def test_each_whole_answer_is_scored_once(room):
@@ -79,10 +29,9 @@ def test_each_whole_answer_is_scored_once(room):
         room.add(name)
     scoring = room.scoring()
     assert (scoring.score_new(), scoring.score_new()) == (2, 0)
-    ids, vectors = room.interactions.vectors()
-    assert (ids, vectors.shape) == (["one", "two"], (2, room.embedder.dim))
-    assert room.asked() == {"one", "two"}
-    assert len(room.index) == 2
+    assert scored(room) == ["one", "two"]
+    assert len(scoring.index) == 2
+    assert room.pool.columns().is_open.tolist() == [True, True]
 
 
 def test_a_backlog_is_scored_in_batches_oldest_first(room):
@@ -90,72 +39,39 @@ def test_a_backlog_is_scored_in_batches_oldest_first(room):
         room.add(f"i{number:03d}")
     scoring = room.scoring()
     assert scoring.score_new() == BATCH
-    assert room.interactions.vectors()[0][-1] == f"i{BATCH - 1:03d}"
+    assert scored(room)[-1] == f"i{BATCH - 1:03d}"
     assert scoring.score_new() == 3
 
 
 @pytest.mark.parametrize("reason", [FinishReason.DISCONNECT, FinishReason.ERROR])
-def test_a_cut_off_answer_is_neither_scored_nor_asked_about(room, reason):
+def test_a_cut_off_answer_is_not_scored(room, reason):
     room.add("cut", finish_reason=reason)
     assert room.scoring().score_new() == 0
-    assert room.asked() == set()
 
 
-@pytest.mark.parametrize("reply", ["", "  \n"])
-def test_an_empty_answer_is_scored_and_not_asked_about(room, reply):
-    room.add("empty", reply=reply, uncertainty=None if not reply else 2.0)
-    assert room.scoring().score_new() == 1
-    assert room.asked() == set()
-
-
-def test_the_unsure_and_the_new_are_asked_about_the_sure_and_the_known_are_not(room):
-    for number in range(8):
-        room.add(f"known {number}", uncertainty=0.1, messages=({"role": "user", "content": "Hello there"},))
-    room.scoring(per_day=0).score_new()
-    room.add("unsure", uncertainty=5.0)
-    room.add("sure", uncertainty=0.05, messages=({"role": "user", "content": "Hello there"},))
-    room.scoring(threshold=0.6).score_new()
-    assert room.asked() == {"unsure"}
-    (task,) = room.labels.open_tasks(5)
-    assert "5.00 nats" in task.reason
-
-
-def test_a_day_has_so_many_questions_and_the_next_day_has_them_again(room):
-    for number in range(5):
-        room.add(f"today {number}")
-    room.scoring(per_day=2).score_new()
-    assert len(room.asked()) == 2
-    room.clock.now += DAY - 1
-    room.add("late")
-    room.scoring(per_day=2).score_new()
-    assert len(room.asked()) == 2
-    room.clock.now += 2
-    room.add("tomorrow")
-    room.scoring(per_day=2).score_new()
-    assert "tomorrow" in room.asked()
-
-
-def test_without_a_budget_nothing_is_asked(room):
-    room.add("one")
-    room.scoring(per_day=0).score_new()
-    assert room.asked() == set()
-
-
-def test_what_a_person_judged_already_is_not_asked_about(room):
-    room.add("judged")
-    room.interactions.add_feedback(Feedback("f", "judged", 2.0, "ann", FeedbackSource.FEEDBACK, comment="fine"))
-    assert room.scoring().score_new() == 1
-    assert room.asked() == set()
-
-
-def test_the_same_question_again_is_not_new(room):
-    for name in ("first", "second"):
-        room.add(name, messages=({"role": "user", "content": "The very same"},))
+def test_the_same_question_again_is_not_new_and_scores_follow_the_uncertainty(room):
+    for name, uncertainty in (("first", 1.0), ("second", 2.0), ("third", 0.5)):
+        room.add(name, "the very same", uncertainty=uncertainty)
+    room.add("silent", "something else", uncertainty=None)
     room.scoring().score_new()
     with room.db.read() as db:
-        novelty = dict(db.execute("SELECT interaction_id, novelty FROM embeddings").fetchall())
-    assert novelty["first"] == 1.0
-    assert novelty["second"] == pytest.approx(0.0, abs=1e-5)
+        rows = db.execute("SELECT interaction_id, novelty, score FROM embeddings").fetchall()
+    found = {name: (novelty, score) for name, novelty, score in rows}
+    assert found["first"][0] == 1.0
+    assert found["second"][0] == pytest.approx(0.0, abs=1e-5)
+    assert found["second"][1] > found["third"][1] > found["silent"][1] == 0.0
+
+
+def test_a_question_is_the_same_whatever_its_case_and_spacing_and_not_in_another_conversation(room):
+    texts = ("What is IT?", "  what is\nit? ", "What was it?")
+    for number, text in enumerate(texts):
+        room.add(f"q{number}", text)
+    before = ({"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"})
+    room.add("later", messages=(*before, {"role": "user", "content": texts[0]}))
+    keys = [question_key(room.interactions.get(name)) for name in ("q0", "q1", "q2", "later")]
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 3
+    assert all(-(2**63) <= key < 2**63 for key in keys)
 
 
 @pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_bytes(b"nonsense")])
@@ -165,14 +81,39 @@ def test_a_lost_or_damaged_index_is_made_again_from_the_rows(room, spoil: Callab
     room.scoring().score_new()
     for path in room.state.glob("vectors.*"):
         spoil(path)
-    room.scoring()
-    assert len(room.index) == 2
+    scoring = room.scoring()
+    assert len(scoring.index) == 2
     room.add("three")
-    assert room.scoring().score_new() == 1
+    assert scoring.score_new() == 1
+
+
+def test_rows_scored_since_the_last_save_are_in_the_index_after_a_restart(room):
+    for number in range(40):
+        room.add(f"i{number}")
+    room.scoring().score_new()
+    saved = (room.state / "vectors.faiss").read_bytes()
+    room.add("one more")
+    room.scoring().score_new()
+    assert (room.state / "vectors.faiss").read_bytes() == saved
+    assert len(room.scoring().index) == 41
+
+
+def test_an_index_that_is_outgrown_is_rebuilt_as_lists(room):
+    index = VectorIndex(room.state / "vectors.faiss", WordEmbedder.dim, flat_rows=100)
+    scoring = Scoring(
+        interactions=room.interactions, pool=room.pool, index=index, embedder=room.embedder, clock=room.clock
+    )
+    for number in range(2 * BATCH):
+        room.add(f"i{number}")
+    assert (scoring.score_new(), index.is_exact) == (BATCH, True)
+    assert (scoring.score_new(), index.is_exact) == (BATCH, False)
+    assert np.isfinite(index.neighbours(room.embedder.embed(["What is i7?"]), 3)).all()
 
 
 def test_a_daemon_scores_with_a_local_embedder_and_its_pooling(shared_desk):
     """The embedder's folders come with it: without its pooling it has no vectors."""
     shared_desk.ask("something to score")
     shared_desk.daemon.rounds.score()
-    assert shared_desk.daemon.stores.interactions.vectors()[1].shape[1] == 16
+    ((ids, vectors),) = shared_desk.daemon.stores.interactions.vectors(16)
+    assert vectors.shape == (len(ids), 16)
+    assert ids

@@ -72,40 +72,48 @@ def test_unscored_gives_whole_answers_without_a_score_oldest_first(interactions:
     for n, reason in enumerate([FinishReason.STOP, FinishReason.ERROR, FinishReason.LENGTH, FinishReason.DISCONNECT]):
         interactions.append(make.interaction(f"i{n}", finish_reason=reason))
     interactions.append(make.interaction("i4"))
-    interactions.add_score("i0", [1.0], 0.1, 0.1, 101.0)
+    interactions.add_score("i0", [1.0], 0.1, 0.1, 101.0, question=7)
     assert ids(interactions.unscored(10)) == ["i2", "i4"]
     assert ids(interactions.unscored(1)) == ["i2"]
 
 
-def test_vectors_come_back_as_float32_in_the_order_they_were_scored(interactions: Interactions, make) -> None:
+def test_vectors_come_back_as_float32_in_the_order_they_were_scored(
+    interactions: Interactions, make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in (1, 2, 3):
+        interactions.append(make.interaction(f"i{n}"))
+    interactions.add_score("i2", [0.0, 1.0], 0.1, 0.9, 101.0, question=7)
+    interactions.add_score("i1", np.array([1.0, 0.5]), 0.2, 0.8, 102.0, question=8)
+    interactions.add_score("i3", [1.0, 1.0], 0.2, 0.8, 103.0, question=9)
+    for size in (1, 2, 4096):
+        monkeypatch.setattr("store.interactions.CHUNK", size)
+        chunks = list(interactions.vectors(2))
+        assert [id_ for found, _ in chunks for id_ in found] == ["i2", "i1", "i3"]
+        array = np.concatenate([array for _, array in chunks])
+        assert array.dtype == np.float32
+        assert array.tolist() == [[0.0, 1.0], [1.0, 0.5], [1.0, 1.0]]
+        assert len(chunks) == -(-3 // size)
+
+
+def test_no_vectors_give_nothing(interactions: Interactions) -> None:
+    assert list(interactions.vectors(2)) == []
+
+
+def test_a_new_score_takes_the_place_of_the_old_and_other_lengths_are_left_out(
+    interactions: Interactions, make
+) -> None:
     for n in (1, 2):
         interactions.append(make.interaction(f"i{n}"))
-    interactions.add_score("i2", [0.0, 1.0], 0.1, 0.9, 101.0)
-    interactions.add_score("i1", np.array([1.0, 0.5]), 0.2, 0.8, 102.0)
-    found, array = interactions.vectors()
-    assert found == ["i2", "i1"]
-    assert array.dtype == np.float32
-    assert array.tolist() == [[0.0, 1.0], [1.0, 0.5]]
-
-
-def test_no_vectors_give_an_empty_array(interactions: Interactions) -> None:
-    found, array = interactions.vectors()
-    assert (found, array.shape) == ([], (0, 0))
-
-
-def test_a_new_score_takes_the_place_of_the_old_and_old_lengths_are_left_out(interactions: Interactions, make) -> None:
-    for n in (1, 2):
-        interactions.append(make.interaction(f"i{n}"))
-        interactions.add_score(f"i{n}", [1.0, 0.0], 0.1, 0.1, 101.0)
-    interactions.add_score("i2", [1.0, 0.0, 0.0], 0.1, 0.1, 102.0)
-    found, array = interactions.vectors()
+        interactions.add_score(f"i{n}", [1.0, 0.0], 0.1, 0.1, 101.0, question=7)
+    interactions.add_score("i2", [1.0, 0.0, 0.0], 0.1, 0.1, 102.0, question=7)
+    ((found, array),) = interactions.vectors(3)
     assert found == ["i2"]
     assert array.shape == (1, 3)
 
 
 def test_scores_and_feedback_need_their_interaction(interactions: Interactions, make) -> None:
     with pytest.raises(UnknownInteraction, match="i9"):
-        interactions.add_score("i9", [1.0], 0.1, 0.1, 101.0)
+        interactions.add_score("i9", [1.0], 0.1, 0.1, 101.0, question=7)
     with pytest.raises(UnknownInteraction, match="i9"):
         interactions.add_feedback(make.feedback(interaction_id="i9"))
     assert issubclass(UnknownInteraction, StoreError)

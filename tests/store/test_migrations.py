@@ -13,6 +13,7 @@ from store.connection import StoreError, connect
 from store.database import Connection, Database
 from store.interactions import Interactions
 from store.labels import Labels
+from store.pool import Pool
 from store.registry import Registry
 from store.runs import Runs
 
@@ -44,7 +45,7 @@ def full(tmp_path: Path, make) -> Path:
     interactions = Interactions(log)
     interactions.append(make.interaction())
     interactions.add_feedback(make.feedback())
-    interactions.add_score("i1", [1.0, 0.0], 0.5, 0.5, 101.0)
+    interactions.add_score("i1", [1.0, 0.0], 0.5, 0.5, 101.0, question=7)
     Labels(log).add(make.task())
     Runs(log).add_snapshot(make.snapshot())
     Runs(log).create(make.run())
@@ -94,7 +95,8 @@ def test_every_earlier_schema_comes_up_to_date_with_its_rows_kept(
     tables = [r[0] for r in conn.execute("SELECT name FROM main.sqlite_schema WHERE type = 'table'").fetchall()]
     tables = [name for name in tables if not name.startswith("_") and not name.startswith("sqlite_")]
     for table in tables:
-        conn.execute(f"INSERT INTO main.{table} SELECT * FROM source.{table}")  # noqa: S608
+        columns = ", ".join(f'"{row[1]}"' for row in conn.execute(f"PRAGMA main.table_info({table})").fetchall())
+        conn.execute(f"INSERT INTO main.{table} ({columns}) SELECT {columns} FROM source.{table}")  # noqa: S608
     conn.close()
     Database(old, SETS[file]).close()
     assert schema(old) == schema(full / file)
@@ -183,6 +185,23 @@ def test_the_ledger_stands_without_the_chat_log(full: Path, tmp_path: Path) -> N
     ledger.close()
 
 
+def test_what_was_scored_and_asked_before_there_were_arms_stays_in_the_pool(full: Path, make) -> None:
+    old = full / "old.db"
+    conn = connect(old)
+    migrations.log.apply(conn, stop_before="m005_asking")
+    conn.execute("ATTACH DATABASE ? AS source", [str(full / "honed.db")])
+    for table in ("interactions", "embeddings"):
+        conn.execute(f"INSERT INTO main.{table} SELECT * FROM source.{table}")  # noqa: S608
+    conn.execute("INSERT INTO labels VALUES ('t1', 'i1', 1.0, 0.5, 'unsure', 'open', NULL)")
+    conn.close()
+    log = Database(old, migrations.log)
+    columns = Pool(log).columns()
+    assert (columns.seq.tolist(), columns.uncertainty.tolist(), columns.principals) == ([1], [0.875], ("ann",))
+    assert (columns.question.tolist(), columns.is_open.tolist()) == ([-1], [False])
+    assert Labels(log).get("t1").arm is None
+    log.close()
+
+
 def test_queries_use_their_indexes(log: Database) -> None:
     def plan(sql: str) -> str:
         with log.read() as conn:
@@ -197,3 +216,10 @@ def test_queries_use_their_indexes(log: Database) -> None:
     )
     assert "feedback_interaction" in plan("SELECT * FROM feedback WHERE interaction_id = 'i' ORDER BY seq")
     assert "labels_added" in plan("SELECT count(*) FROM labels WHERE created_at >= 5")
+    unscored = """SELECT * FROM interactions WHERE finish_reason IN ('stop', 'length')
+                  AND seq > (SELECT coalesce(max(seq), 0) FROM pool) ORDER BY seq LIMIT 5"""
+    assert "interactions_scorable (seq>?)" in plan(unscored) or "INTEGER PRIMARY KEY (rowid>?)" in plan(unscored)
+    assert "TEMP B-TREE" not in plan(unscored)
+    recent = "SELECT uncertainty FROM pool WHERE checkpoint_id = 'c' ORDER BY seq DESC LIMIT 5"
+    assert "pool_checkpoint" in plan(recent)
+    assert "TEMP B-TREE" not in plan(recent)

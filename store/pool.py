@@ -1,0 +1,146 @@
+"""The scored answers as columns, for choosing which to ask about: narrow, so that a million fit in memory.
+
+What is worth asking is decided elsewhere.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from store.database import Database
+from store.interactions import CHUNK as VECTOR_CHUNK
+from store.interactions import VECTOR, Vectors
+
+CHUNK = 50_000
+MAX_VARIABLES = 500
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """One place an answer (N), oldest first. `checkpoint` and `principal` are places in the lists of their names."""
+
+    seq: Ints
+    uncertainty: npt.NDArray[np.float64]  # nats; NaN when no token was made
+    checkpoint: npt.NDArray[np.int32]
+    principal: npt.NDArray[np.int32]
+    question: Ints  # the same key is the same question
+    is_open: npt.NDArray[np.bool_]  # not empty, and its question neither asked about nor judged
+    checkpoints: tuple[str, ...]
+    principals: tuple[str, ...]
+
+
+class _Names:
+    """Numbers for names, in the order in which they come."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[str, int] = {}
+
+    def of(self, names: Sequence[str]) -> npt.NDArray[np.int32]:
+        found = (self.numbers.setdefault(name, len(self.numbers)) for name in names)
+        return np.fromiter(found, dtype=np.int32, count=len(names))
+
+
+class Pool:
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def columns(self) -> Columns:
+        checkpoints, principals = _Names(), _Names()
+        parts: list[tuple[npt.NDArray[np.generic], ...]] = [_columns([], checkpoints, principals)]
+        parts += [_columns(rows, checkpoints, principals) for rows in self._chunks()]
+        seq, uncertainty, checkpoint, principal, question, is_askable = map(np.concatenate, zip(*parts, strict=True))
+        is_taken = np.isin(seq, self._taken())
+        is_open = is_askable & ~np.isin(question, question[is_taken])
+        names = tuple(checkpoints.numbers), tuple(principals.numbers)
+        return Columns(seq, uncertainty, checkpoint, principal, question, is_open, *names)
+
+    def recent_uncertainties(self, checkpoint_id: str, limit: int) -> list[float]:
+        sql = """SELECT uncertainty FROM pool WHERE checkpoint_id = ? AND uncertainty IS NOT NULL
+                 ORDER BY seq DESC LIMIT ?"""
+        with self._db.read() as conn:
+            return [float(row[0]) for row in conn.execute(sql, [checkpoint_id, limit]).fetchall()]
+
+    def vectors(self, seqs: Sequence[int], dim: int) -> Vectors:
+        """(N, `dim`) in the order of `seqs`, which may name one twice; zeros where there is none of this length."""
+        each, places = np.unique(np.array(seqs, dtype=np.int64), return_inverse=True)
+        found = np.zeros((len(each), dim), dtype=np.float32)
+        for start in range(0, len(each), MAX_VARIABLES):
+            part = each[start : start + MAX_VARIABLES].tolist()
+            sql = f"""SELECT i.seq, e.vector FROM interactions AS i JOIN embeddings AS e ON e.interaction_id = i.id
+                      WHERE i.seq IN ({", ".join("?" * len(part))})"""  # noqa: S608 - question marks alone
+            with self._db.read() as conn:
+                rows = conn.execute(sql, part).fetchall()
+            for seq, vector in rows:
+                if len(vector) == dim * VECTOR.itemsize:
+                    found[np.searchsorted(each, seq)] = np.frombuffer(vector, dtype=VECTOR)
+        return np.asarray(found[places], dtype=np.float32)
+
+    def dim(self) -> int | None:
+        """The length of the newest vector; None before the first."""
+        with self._db.read() as conn:
+            row = conn.execute("SELECT length(vector) FROM embeddings ORDER BY rowid DESC LIMIT 1").fetchone()
+        return row[0] // VECTOR.itemsize if row else None
+
+    def embedded(self, dim: int) -> Iterator[tuple[Ints, Vectors, npt.NDArray[np.float64]]]:
+        """Numbers (N), vectors (N, `dim`) and novelty (N) of all with a vector of this length, chunk by chunk."""
+        sql = """SELECT e.rowid, i.seq, e.vector, e.novelty FROM embeddings AS e
+                 JOIN interactions AS i ON i.id = e.interaction_id WHERE e.rowid > ? ORDER BY e.rowid LIMIT ?"""
+        last = -1
+        while True:
+            with self._db.read() as conn:
+                rows = conn.execute(sql, [last, VECTOR_CHUNK]).fetchall()
+            if not rows:
+                return
+            last = rows[-1][0]
+            rows = [row for row in rows if len(row[2]) == dim * VECTOR.itemsize]
+            flat = np.frombuffer(b"".join(row[2] for row in rows), dtype=VECTOR).astype(np.float32)
+            seqs = np.array([row[1] for row in rows], dtype=np.int64)
+            yield seqs, flat.reshape(-1, dim), np.array([row[3] for row in rows], dtype=np.float64)
+
+    def recently_taken(self, limit: int) -> list[int]:
+        """Of the answers that were asked about or judged, the newest."""
+        return [int(seq) for seq in self._taken()[-limit:]]
+
+    def ids(self, seqs: Sequence[int]) -> list[str]:
+        """The interactions' ids, in the order of `seqs`."""
+        with self._db.read() as conn:
+            rows = [conn.execute("SELECT id FROM interactions WHERE seq = ?", [int(s)]).fetchone() for s in seqs]
+        return [str(row[0]) for row in rows]
+
+    def _taken(self) -> Ints:
+        """Ascending."""
+        sql = """SELECT seq FROM interactions WHERE id IN (
+                     SELECT interaction_id FROM labels UNION SELECT interaction_id FROM feedback) ORDER BY seq"""
+        with self._db.read() as conn:
+            return np.array([row[0] for row in conn.execute(sql).fetchall()], dtype=np.int64)
+
+    def _chunks(self) -> Iterator[list[tuple[int, float | None, str, str, int, int]]]:
+        """Each a read of its own: one long one would keep the WAL from shrinking."""
+        sql = """SELECT seq, uncertainty, checkpoint_id, principal, question, is_askable FROM pool
+                 WHERE seq > ? ORDER BY seq LIMIT ?"""
+        last = -1
+        while True:
+            with self._db.read() as conn:
+                rows = conn.execute(sql, [last, CHUNK]).fetchall()
+            if not rows:
+                return
+            last = rows[-1][0]
+            yield rows
+
+
+def _columns(
+    rows: Sequence[tuple[int, float | None, str, str, int, int]], checkpoints: _Names, principals: _Names
+) -> tuple[npt.NDArray[np.generic], ...]:
+    seq, uncertainty, checkpoint, principal, question, is_askable = zip(*rows, strict=True) if rows else [()] * 6
+    return (
+        np.array(seq, dtype=np.int64),
+        np.array(uncertainty, dtype=np.float64),  # None becomes NaN
+        checkpoints.of(checkpoint),
+        principals.of(principal),
+        np.array(question, dtype=np.int64),
+        np.array(is_askable, dtype=np.bool_),
+    )

@@ -1,0 +1,88 @@
+"""A log with what scores it and asks about it, over an embedder of words and a clock to set."""
+
+from pathlib import Path
+
+import numpy as np
+
+from policies.engine import PolicySet, shipped
+from service.certainty import Certainty
+from service.questions import Budget, Questions
+from service.scoring import Scoring
+from store import migrations
+from store.database import Database
+from store.interactions import Interactions
+from store.labels import Labels
+from store.pool import Pool
+from store.records import FinishReason, Interaction, LabelTask
+from store.vectors import VectorIndex
+from tests.fakes import SetClock, WordEmbedder
+
+
+class Room:
+    """One state directory; `scoring` opens its index as a restart does."""
+
+    def __init__(self, state: Path) -> None:
+        self.state, self.embedder, self.clock = state, WordEmbedder(), SetClock()
+        self.db = Database(state / "honed.db", migrations.log)
+        self.interactions, self.labels, self.pool = Interactions(self.db), Labels(self.db), Pool(self.db)
+
+    def scoring(self) -> Scoring:
+        index = VectorIndex(self.state / "vectors.faiss", self.embedder.dim)
+        return Scoring(
+            interactions=self.interactions, pool=self.pool, index=index, embedder=self.embedder, clock=self.clock
+        )
+
+    def ask(
+        self,
+        *,
+        per_day: int = 100,
+        per_person: int = 100,
+        threshold: float = 0.0,
+        seed: int = 0,
+        policy_set: PolicySet | None = None,
+    ) -> int:
+        """Score what is new, then one batch of questions."""
+        scoring = self.scoring()
+        while scoring.score_new():
+            pass
+        questions = Questions(
+            interactions=self.interactions,
+            labels=self.labels,
+            pool=self.pool,
+            index=scoring.index,
+            certainty=Certainty(self.interactions),
+            policy_set=policy_set or shipped(),
+            budget=Budget(per_day, per_person, threshold),
+            draw=np.random.default_rng(seed),
+            clock=self.clock,
+        )
+        return questions.ask()
+
+    def add(self, name: str, text: str | None = None, **changes: object) -> None:
+        values = {
+            "conversation_id": name,
+            "created_at": 1.0,
+            "principal": "ann",
+            "checkpoint_id": "base",
+            "messages": ({"role": "user", "content": text or f"What is {name} {name}-ness like?"},),
+            "reply": "An answer.",
+            "finish_reason": FinishReason.STOP,
+            "tokens": (),
+            "prompt_tokens": 5,
+            "latency_seconds": 0.1,
+            "uncertainty": 1.0,
+        }
+        self.interactions.append(Interaction(name, **(values | changes)))
+
+    def settled_warm_up(self, count: int = 15) -> None:
+        """As many questions as begin a log, long ago."""
+        for number in range(count):
+            self.add(f"old{number}")
+            self.labels.add(LabelTask(f"old{number}", f"old{number}", 1.0, 0.5, "long ago"))
+
+    def tasks(self) -> list[LabelTask]:
+        """Asked now, not long ago."""
+        return [task for task in self.labels.open_tasks(1_000) if task.created_at > 1.0]
+
+    def asked(self) -> set[str]:
+        return {task.interaction_id for task in self.tasks()}
