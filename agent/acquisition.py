@@ -23,17 +23,17 @@ def acquire(
 ) -> Acquisition:
     """Score one answer.
 
-    `uncertainty` is its mean token entropy, ranked among `recent` ones (no scale to tune: the same entropy means
-    different things under different models); `nearest_cosine` is the similarity of its question to the nearest one
-    seen, None when it is the first. An answer without tokens scores 0: there is nothing to ask about.
-    `probability_wrong`, where people's judgements allow one, is told beside; it ranks answers as the uncertainty does.
+    `uncertainty` is a signal of `agent.uncertainty`, ranked among `recent` ones (no scale to tune: the same figure
+    means different things under different models); `nearest_cosine` is the similarity of its question to the nearest
+    one seen, None when it is the first. An answer without tokens scores 0: there is nothing to ask about.
+    `probability_wrong`, where people's judgements allow one, is told beside; it does not rank.
     """
     novelty = 1.0 if nearest_cosine is None else min(1.0, max(0.0, 1.0 - nearest_cosine))
     if uncertainty is None:
         return Acquisition(0.0, novelty, "no answer to ask about")
     rank = sum(other <= uncertainty for other in recent) / len(recent) if recent else 0.5
     score = (1.0 - NOVELTY_WEIGHT) * rank + NOVELTY_WEIGHT * novelty
-    reason = f"less sure than {rank:.0%} of recent answers ({uncertainty:.2f} nats a token)"
+    reason = f"less sure than {rank:.0%} of recent answers (uncertainty {uncertainty:.2f})"
     if probability_wrong is not None:
         reason = f"wrong with {probability_wrong:.0%}, as such answers were judged; {reason}"
     if novelty > 0.5:

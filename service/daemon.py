@@ -13,6 +13,7 @@ import uvloop
 from fastapi import FastAPI
 
 from agent.recipe import Recipe
+from agent.uncertainty import signal as uncertainty_signal
 from policies.engine import PolicySet, shipped
 from service import models, notify
 from service.access import Access
@@ -145,6 +146,7 @@ class Daemon:
             index=VectorIndex(self.paths.vectors, embedder.dim),
             embedder=embedder,
             certainty=self.certainty,
+            signal=uncertainty_signal(self.settings.uncertainty_signal),
             policy_set=self.policy_set,
             ask_threshold=self.settings.ask_threshold,
             ask_per_day=self.settings.ask_per_day,

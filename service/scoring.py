@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from agent.acquisition import acquire
 from agent.embedding import Embedder
+from agent.uncertainty import Signal
 from policies.engine import PolicySet
 from policies.labeling import AskFacts, should_ask
 from service.certainty import Certainty
@@ -30,6 +31,7 @@ class Scoring:
         index: VectorIndex,
         embedder: Embedder,
         certainty: Certainty,
+        signal: Signal,
         policy_set: PolicySet,
         ask_threshold: float,
         ask_per_day: int,
@@ -40,6 +42,7 @@ class Scoring:
         self._index = index
         self._embedder = embedder
         self._certainty = certainty
+        self._signal = signal
         self._policy_set = policy_set
         self._threshold = ask_threshold
         self._budget = ask_per_day
@@ -53,7 +56,8 @@ class Scoring:
         if not pending:
             return 0
         vectors = self._embedder.embed([interaction.question for interaction in pending])
-        recent = [i.uncertainty for i in self._interactions.recent(WINDOW) if i.uncertainty is not None]
+        told = [self._signal(interaction.tokens) for interaction in self._interactions.recent(WINDOW)]
+        recent = [uncertainty for uncertainty in told if uncertainty is not None]
         for interaction, vector in zip(pending, vectors, strict=True):
             self._score(interaction, [float(x) for x in vector], recent)
         self._index.save()
@@ -61,8 +65,8 @@ class Scoring:
 
     def _score(self, interaction: Interaction, vector: Sequence[float], recent: Sequence[float]) -> None:
         nearest = self._index.search(vector, 1)
-        wrong = self._certainty.probability_wrong(interaction.checkpoint_id, interaction.uncertainty)
-        found = acquire(interaction.uncertainty, nearest[0][1] if nearest else None, recent, wrong)
+        wrong = self._certainty.probability_wrong(interaction.checkpoint_id, interaction.tokens, vector)
+        found = acquire(self._signal(interaction.tokens), nearest[0][1] if nearest else None, recent, wrong)
         now = self._clock()
         self._interactions.add_score(interaction.id, vector, found.score, found.novelty, now)
         self._index.add(interaction.id, vector)

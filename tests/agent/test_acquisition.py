@@ -44,7 +44,7 @@ def test_an_answer_without_tokens_is_not_worth_asking_about() -> None:
 
 
 def test_the_reason_tells_a_person_the_rank_and_what_is_new() -> None:
-    assert acquire(0.35, 0.9, RECENT).reason == "less sure than 75% of recent answers (0.35 nats a token)"
+    assert acquire(0.35, 0.9, RECENT).reason == "less sure than 75% of recent answers (uncertainty 0.35)"
     assert acquire(0.35, 0.1, RECENT).reason.endswith(", and unlike anything asked before")
 
 

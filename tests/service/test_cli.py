@@ -195,7 +195,7 @@ def test_feedback_on_nothing_is_not_found(shell, daemon):
 def test_questions_are_shown_and_settled(shell, daemon):
     interaction = chat(shell, "Something to ask about")["interaction_id"]
     found = wait_until(lambda: question(shell, interaction))
-    assert found["reason"] in " ".join(shell.ok("queue").split()) or "nats" in shell.ok("queue")
+    assert found["reason"] in " ".join(shell.ok("queue").split()) or "uncertainty" in shell.ok("queue")
     assert shell.json("label", found["id"], "--answer", "Like this.") == {"id": found["id"], "state": "answered"}
     assert "answered already" in shell.fails(exits.NOT_POSSIBLE, "label", found["id"], "--skip")
     assert question(shell, interaction) is None

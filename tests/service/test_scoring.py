@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from agent.embedding import SentenceEmbedder
+from agent.uncertainty import signal
 from policies.engine import shipped
 from service.certainty import Certainty
 from service.scoring import BATCH, Scoring
@@ -13,7 +14,7 @@ from store import migrations
 from store.database import Database
 from store.interactions import Interactions
 from store.labels import Labels
-from store.records import Feedback, FeedbackSource, FinishReason, Interaction
+from store.records import Feedback, FeedbackSource, FinishReason, Interaction, TokenTrace
 from store.vectors import VectorIndex
 from tests.fakes import SetClock
 
@@ -28,7 +29,7 @@ class Room:
         self.db = Database(state / "honed.db", migrations.log)
         self.interactions, self.labels = Interactions(self.db), Labels(self.db)
 
-    def scoring(self, *, threshold: float = 0.0, per_day: int = 100) -> Scoring:
+    def scoring(self, *, threshold: float = 0.0, per_day: int = 100, by: str = "mean_entropy") -> Scoring:
         self.index = VectorIndex(self.state / "vectors.faiss", self.embedder.dim)
         return Scoring(
             interactions=self.interactions,
@@ -36,13 +37,14 @@ class Room:
             index=self.index,
             embedder=self.embedder,
             certainty=Certainty(self.interactions),
+            signal=signal(by),
             policy_set=shipped(),
             ask_threshold=threshold,
             ask_per_day=per_day,
             clock=self.clock,
         )
 
-    def add(self, name: str, **changes: object) -> None:
+    def add(self, name: str, entropy: float | None = 1.0, **changes: object) -> None:
         values = {
             "conversation_id": name,
             "created_at": 1.0,
@@ -51,10 +53,10 @@ class Room:
             "messages": ({"role": "user", "content": f"What is {name}?"},),
             "reply": "An answer.",
             "finish_reason": FinishReason.STOP,
-            "tokens": (),
+            "tokens": () if entropy is None else (TokenTrace(1, -entropy, entropy),) * 3,
             "prompt_tokens": 5,
             "latency_seconds": 0.1,
-            "uncertainty": 1.0,
+            "uncertainty": entropy,
         }
         self.interactions.append(Interaction(name, **(values | changes)))
 
@@ -103,21 +105,31 @@ def test_a_cut_off_answer_is_neither_scored_nor_asked_about(room, reason):
 
 @pytest.mark.parametrize("reply", ["", "  \n"])
 def test_an_empty_answer_is_scored_and_not_asked_about(room, reply):
-    room.add("empty", reply=reply, uncertainty=None if not reply else 2.0)
+    room.add("empty", reply=reply, entropy=None if not reply else 2.0)
     assert room.scoring().score_new() == 1
     assert room.asked() == set()
 
 
 def test_the_unsure_and_the_new_are_asked_about_the_sure_and_the_known_are_not(room):
     for number in range(8):
-        room.add(f"known {number}", uncertainty=0.1, messages=({"role": "user", "content": "Hello there"},))
+        room.add(f"known {number}", entropy=0.1, messages=({"role": "user", "content": "Hello there"},))
     room.scoring(per_day=0).score_new()
-    room.add("unsure", uncertainty=5.0)
-    room.add("sure", uncertainty=0.05, messages=({"role": "user", "content": "Hello there"},))
+    room.add("unsure", entropy=5.0)
+    room.add("sure", entropy=0.05, messages=({"role": "user", "content": "Hello there"},))
     room.scoring(threshold=0.6).score_new()
     assert room.asked() == {"unsure"}
     (task,) = room.labels.open_tasks(5)
-    assert "5.00 nats" in task.reason
+    assert "uncertainty 5.00" in task.reason
+
+
+def test_answers_are_ranked_by_the_signal_that_is_set(room):
+    for number in range(8):
+        room.add(f"known {number}", messages=({"role": "user", "content": "Hello there"},))
+    room.scoring(per_day=0).score_new()
+    surer = (TokenTrace(1, -0.1, 0.1),) * 9
+    room.add("long", tokens=surer, messages=({"role": "user", "content": "Hello there"},))
+    room.scoring(threshold=0.6, by="length").score_new()
+    assert room.asked() == {"long"}
 
 
 def test_a_day_has_so_many_questions_and_the_next_day_has_them_again(room):
