@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 from rich.progress import Progress
 
@@ -16,10 +17,14 @@ MAX_TOKENS = 64
 Files = dict[str, bytes]
 
 
-def served() -> ModelLoader:
-    """The default base on this machine's cores; its directory and digest are `models.ensure`'s."""
-    settings = Settings(device="cpu", threads=os.cpu_count() or 1, max_waiting=1 << 20)
-    return model_loader(settings, models.ensure(settings.model, settings.paths.models, quiet=True))
+def settings(**changes: Any) -> Settings:
+    """On all of this machine's cores, and with room for any number of questions at once."""
+    return Settings(**({"device": "cpu", "threads": os.cpu_count() or 1, "max_waiting": 1 << 20} | changes))
+
+
+def served(of: Settings) -> ModelLoader:
+    """The base, fetched if it is not here."""
+    return model_loader(of, models.ensure(of.model, of.paths.models, quiet=True))
 
 
 def ask(
@@ -42,8 +47,7 @@ def ask(
         engine.close(drain_seconds=0)
 
 
-def vectors(texts: Sequence[str]) -> Vectors:
-    """Unit vectors (N, dim) of the default embedder."""
-    settings = Settings()
-    sealed = models.ensure(settings.embedder, settings.paths.models, quiet=True)
+def vectors(of: Settings, texts: Sequence[str]) -> Vectors:
+    """Unit vectors (N, dim) of the embedder."""
+    sealed = models.ensure(of.embedder, of.paths.models, quiet=True)
     return SentenceEmbedder(sealed.path).embed(texts)

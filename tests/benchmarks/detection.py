@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
-from sklearn.metrics import roc_auc_score
+from scipy.stats import rankdata
 
 from agent.certainty import Judged, aurc, calibrate, ece
 from agent.detection import Example, learn
 from agent.uncertainty import DEFAULT_SIGNAL, SIGNALS
-from tests.benchmarks.asking import ask, served, vectors
+from tests.benchmarks.asking import ask, served, settings, vectors
 from tests.benchmarks.domains import Item, domain
 from tests.benchmarks.findings import Finding, at_least, at_most, tell
 
@@ -44,7 +44,7 @@ class Scored:
     def auroc(self, wrong: Floats, of: npt.NDArray[np.int64] | None = None) -> float:
         """Mean over the divisions; of some of the answers, or all."""
         of = np.arange(len(wrong)) if of is None else of
-        return float(np.mean([roc_auc_score(wrong[of], row[of]) for row in self.scores]))
+        return float(np.mean([auroc(row[of], wrong[of]) for row in self.scores]))
 
     def aurc(self, wrong: Floats) -> float:
         return float(np.mean([aurc(row, wrong) for row in self.scores]))
@@ -58,8 +58,8 @@ def scored(examples: Sequence[Example]) -> list[Scored]:
     blind = [Example(one.tokens, None, one.is_wrong) for one in examples]
     found = [_by_signal(name, examples) for name in SIGNALS]
     for name, some in ((BY_TRACE, blind), (LEARNT, examples)):
-        learnt = np.array([held_out(some, folds(len(some), seed)) for seed in SPLITS])
-        found.append(Scored(name, learnt, learnt))
+        rows = [held_out(some, folds(len(some), seed)) for seed in SPLITS]
+        found.append(Scored(name, np.array([scores for scores, _ in rows]), np.array([told for _, told in rows])))
     return found
 
 
@@ -75,17 +75,18 @@ def folds(count: int, seed: int) -> npt.NDArray[np.int64]:
     return np.random.default_rng(seed).permutation(count) % FOLDS
 
 
-def held_out(examples: Sequence[Example], fold: npt.NDArray[np.int64]) -> Floats:
-    """P(wrong) of each, learnt from the other folds alone."""
-    found = np.empty(len(examples))
+def held_out(examples: Sequence[Example], fold: npt.NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """The score and P(wrong) of each, learnt from the other folds alone."""
+    scores, told = np.empty(len(examples)), np.empty(len(examples))
     for number in range(FOLDS):
         known = learn([one for one, of in zip(examples, fold, strict=True) if of != number])
         if known is None:
             raise ValueError(f"nothing to learn from outside fold {number}; ask more questions")
-        for place in np.flatnonzero(fold == number):
-            wrong = known.probability_wrong(examples[place].tokens, examples[place].vector)
-            found[place] = 0.5 if wrong is None else wrong
-    return found
+        scores[fold == number] = known.detector.scores(
+            [one for one, of in zip(examples, fold, strict=True) if of == number]
+        )
+        told[fold == number] = [known.calibration.probability(score) for score in scores[fold == number]]
+    return scores, told
 
 
 def _calibrated(judged: Sequence[Judged], fold: npt.NDArray[np.int64]) -> Floats:
@@ -97,6 +98,14 @@ def _calibrated(judged: Sequence[Judged], fold: npt.NDArray[np.int64]) -> Floats
         for place in np.flatnonzero(fold == number):
             found[place] = known.probability(judged[place].uncertainty)
     return found
+
+
+def auroc(scores: Floats, wrong: Floats) -> float:
+    """How often a wrong answer scores higher than a right one, equals counting half; NaN without both kinds."""
+    num_wrong = wrong.sum()
+    pairs = num_wrong * (len(wrong) - num_wrong)
+    above = rankdata(scores)[wrong > 0].sum() - num_wrong * (num_wrong + 1) / 2
+    return float(above / pairs) if pairs else float("nan")
 
 
 def interval(wrong: Floats, one: Scored, other: Scored | None = None) -> tuple[float, float]:
@@ -127,8 +136,8 @@ def by_budget(point: str, examples: Sequence[Example]) -> list[Finding]:
             order = np.random.default_rng(seed).permutation(len(examples))
             known, rest = learn([examples[place] for place in order[:budget]]), [examples[p] for p in order[budget:]]
             if known:
-                told = [known.probability_wrong(one.tokens, one.vector) or 0.0 for one in rest]
-                figures.append(roc_auc_score([one.is_wrong for one in rest], told))
+                wrong = np.array([one.is_wrong for one in rest], dtype=np.float64)
+                figures.append(auroc(known.detector.scores(rest), wrong))
         found.append(Finding(point, f"AUROC after {budget} judged answers", f"{np.mean(figures):.2f}"))
     return found
 
@@ -171,8 +180,9 @@ def run(console: Console) -> list[Finding]:
     domains = {name: domain(name) for name in ("capitals", "mixed")}
     items: list[Item] = [item for some in domains.values() for item in some]
     console.print(f"asking {len(items)} questions")
-    answers = ask(served(), None, [item.question for item in items])
-    traits = vectors([item.question for item in items])
+    real = settings()
+    answers = ask(served(real), None, [item.question for item in items])
+    traits = vectors(real, [item.question for item in items])
     examples = [
         Example(answer.tokens, vector, not item.is_right(answer.text))
         for item, answer, vector in zip(items, answers, traits, strict=True)
