@@ -56,5 +56,5 @@ def test_an_unknown_signal_is_refused_with_those_there_are(name: str) -> None:
         signal(name)
 
 
-def test_the_default_is_the_mean_entropy() -> None:
-    assert signal(DEFAULT_SIGNAL) is mean_entropy
+def test_the_default_is_one_of_them_and_not_the_control() -> None:
+    assert DEFAULT_SIGNAL in set(SIGNALS) - {"length"}

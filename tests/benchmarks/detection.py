@@ -17,7 +17,7 @@ from scipy.stats import rankdata
 
 from agent.certainty import Judged, aurc, calibrate, ece
 from agent.detection import Example, learn
-from agent.uncertainty import DEFAULT_SIGNAL, SIGNALS
+from agent.uncertainty import DEFAULT_SIGNAL, SIGNALS, mean_entropy
 from tests.benchmarks.asking import ask, served, settings, vectors
 from tests.benchmarks.domains import Item, domain
 from tests.benchmarks.findings import Finding, at_least, at_most, tell
@@ -148,9 +148,13 @@ def findings(point: str, examples: Sequence[Example], console: Console) -> list[
     ways = {one.name: one for one in scored(examples)}
     console.print(table(f"{point}: {wrong.sum():.0f} of {len(wrong)} answers are wrong", list(ways.values()), wrong))
     learnt, control, usual = ways[LEARNT], ways["length"], ways[DEFAULT_SIGNAL]
-    above, _ = interval(wrong, learnt, control)
+    mean = ways[mean_entropy.__name__]
+    (above, _), (usual_above, _) = interval(wrong, learnt, control), interval(wrong, usual, control)
+    low, high = interval(wrong, usual, mean)
     return [
         at_least(point, f"AUROC of {DEFAULT_SIGNAL}", usual.auroc(wrong), 0.85),
+        at_least(point, f"{DEFAULT_SIGNAL} above the answer's length, lower end of 95 %", usual_above, 0),
+        Finding(point, f"{DEFAULT_SIGNAL} above {mean.name}, 95 %", f"{low:.3f} – {high:.3f}"),
         at_least(point, f"AUROC of {LEARNT}, held out", learnt.auroc(wrong), 0.85),
         at_least(point, f"{LEARNT} above the answer's length, lower end of 95 %", above, 0),
         Finding(point, "AUROC of the answer's length", f"{control.auroc(wrong):.2f}"),
