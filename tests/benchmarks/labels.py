@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.progress import Progress
 
@@ -162,6 +163,7 @@ def by_sft(of: Settings, recipe: Recipe, items: Sequence[Item]) -> Train:
 
     def train(labelled: Sequence[Item], seed: int) -> Files:
         device = choose_device("cpu")
+        torch.set_num_threads(os.cpu_count() or 1)  # a loader with kernels of its own had left one
         with tempfile.TemporaryDirectory() as scratch, Progress(transient=True) as shown:
             tasks = {phase: shown.add_task(phase, total=None) for phase in ("survey", "train")}
             job = Job(
