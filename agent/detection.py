@@ -19,7 +19,7 @@ FOLDS = 5
 NEAREST = 10
 MIN_NEAR = 50  # judged answers from which near ones are looked at: among fewer, the nearest are not near
 PRIOR = 2.0  # how many answers the overall rate counts for among the nearest
-NEWEST = 5000  # judged answers, past which older ones are left out
+NEWEST = 2000  # judged answers; older ones are left out, and learning stays a matter of a second
 
 Vector = npt.NDArray[np.float32]
 
@@ -110,7 +110,7 @@ class Knowledge:
 
 
 def learn(examples: Sequence[Example]) -> Knowledge | None:
-    """From judged answers, in the order of the judgements; the newest 5,000 of them count. None while there are fewer
+    """From judged answers, in the order of the judgements; the newest 2,000 of them count. None while there are fewer
     than MIN_JUDGED, or not two right and two wrong. The calibration and the report are of held-out scores.
     """
     examples = examples[-NEWEST:]

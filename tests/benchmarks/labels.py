@@ -37,6 +37,7 @@ from tests.benchmarks.choosing import ARMS, PoolState
 from tests.benchmarks.curves import interval, labels_needed, ratio
 from tests.benchmarks.domains import Item, domain
 from tests.benchmarks.findings import Finding, at_most, tell
+from tests.benchmarks.own import CACHE
 
 DOMAINS = ("capitals", "mixed")
 WARM = "warm-up"  # the arm of the round that both share
@@ -48,7 +49,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is run. Lines of another plan, or of another way to train, are not taken up."""
+    """What is run. Lines of another plan are not taken up; `trained_by` must tell one way to train from another."""
 
     trained_by: str
     num_test: int = 80
@@ -73,7 +74,9 @@ class Notebook:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         whole = [line for line in _lines(path) if line.endswith("\n")]
-        path.write_text("".join(whole), encoding="utf-8")
+        kept = path.with_suffix(".kept")
+        kept.write_text("".join(whole), encoding="utf-8")
+        kept.replace(path)
         self._path = path
         self._rows = {_key(row): row for row in map(json.loads, whole)}
 
@@ -271,7 +274,7 @@ def main() -> int:
     parser.add_argument("--domains", nargs="+", default=DOMAINS, choices=DOMAINS)
     parser.add_argument("--seeds", type=int, default=5, help="how many, from 1")
     parser.add_argument("--rounds", type=int, default=4, help="of 15 labels each, after the warm-up")
-    parser.add_argument("--work", type=Path, required=True, help="where results are kept, to go on from")
+    parser.add_argument("--work", type=Path, default=CACHE / "labels", help="where results are kept and taken up from")
     given = parser.parse_args()
     console, of = Console(), settings()
     tell(
