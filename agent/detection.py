@@ -82,10 +82,10 @@ class _Near:
 
     def log_odds(self, examples: Sequence[Example], *, is_own: bool) -> Floats:
         """Of being wrong, among the nearest; `is_own`: these are the judged ones themselves, and none is its own
-        neighbour. The overall rate, where there is no vector.
+        neighbour. The overall rate, where there is no vector, or one of another embedder.
         """
         found = np.full(len(examples), self._rate)
-        asked = [place for place, one in enumerate(examples) if one.vector is not None]
+        asked = [place for place, one in enumerate(examples) if self._is_comparable(one.vector)]
         if asked and len(self._wrong) > NEAREST:
             cosines = np.array([examples[place].vector for place in asked], dtype=np.float32) @ self._vectors.T
             if is_own:
@@ -94,6 +94,9 @@ class _Near:
             found[asked] = (self._wrong[nearest].sum(axis=1) + PRIOR * self._rate) / (NEAREST + PRIOR)
         log_odds: Floats = np.log(found / (1.0 - found))
         return log_odds
+
+    def _is_comparable(self, vector: Vector | None) -> bool:
+        return vector is not None and vector.shape == self._vectors.shape[1:]
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,12 @@ def test_what_the_trace_does_not_tell_near_questions_tell() -> None:
     assert auroc(fresh, Detector(blind).scores(fresh)) < 0.6
 
 
+def test_a_vector_of_another_embedder_counts_as_none() -> None:
+    detector = Detector(examples(300))
+    tokens = [TokenTrace(1, -0.5, 0.5)]
+    assert detector.score(tokens, np.ones(3, dtype=np.float32)) == detector.score(tokens, None)
+
+
 def test_a_question_without_a_vector_is_scored_by_its_trace() -> None:
     detector = Detector(examples(300))
     sure, unsure = ([TokenTrace(1, -entropy, entropy)] * 5 for entropy in (0.05, 0.95))
