@@ -7,7 +7,8 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 0
 
 .PHONY: help run test test-model test-crash test-api demo bench bench-peers bench-swaps bench-independence bench-training \
-  bench-overload bench-log bench-curation bench-lessons bench-nights bench-train bench-retention bench-scale lint fix clean
+  bench-overload bench-log bench-curation bench-lessons bench-nights bench-train bench-detection bench-labels \
+  bench-scale bench-retention lint fix clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -63,6 +64,12 @@ bench-nights: .venv/tested  ## Twenty nights of five corrections each, and what 
 
 bench-train: .venv/tested  ## How fast training is, and 45 corrections to a verdict (ten minutes)
 	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.training
+
+bench-detection: .venv/tested  ## How well uncertainty tells wrong answers from right ones (five minutes)
+	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.detection
+
+bench-labels: .venv/tested  ## Labels to the same accuracy: active beside random, over five seeds (hours; takes up where it stopped)
+	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.labels
 
 bench-retention: .venv/installed  ## Which retention questions the default base gets right by luck (five minutes)
 	PYTHONPATH=. $(BIN)/python tests/benchmarks/retention_stability.py

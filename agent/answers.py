@@ -2,13 +2,23 @@
 
 import queue
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from agent.engine import Engine, Event, Finished, GenerationRequest, PromptRead, Sampling, Token
 from agent.tokenizer import Tokenizer
+from store.records import TokenTrace
 
 Messages = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """An answer, and its tokens with how sure the model was of them."""
+
+    text: str
+    tokens: tuple[TokenTrace, ...]
 
 
 def greedy_answers(
@@ -20,9 +30,22 @@ def greedy_answers(
     on_answer: Callable[[int], None],
 ) -> list[str]:
     """One answer a conversation, in order; `on_answer` gets the number done so far. Raises RuntimeError on a fault."""
+    traced = traced_answers(engine, tokenizer, conversations, max_tokens=max_tokens, on_answer=on_answer)
+    return [answer.text for answer in traced]
+
+
+def traced_answers(
+    engine: Engine,
+    tokenizer: Tokenizer,
+    conversations: Sequence[Messages],
+    *,
+    max_tokens: int,
+    on_answer: Callable[[int], None],
+) -> list[Traced]:
+    """As `greedy_answers`, with the traces that serving would log."""
     sampling = Sampling(max_tokens=max_tokens)
     requests = [GenerationRequest(tuple(tokenizer.chat_ids(messages)), sampling) for messages in conversations]
-    return ["".join(_texts(events)) for events in _all(engine, requests, on_answer)]
+    return [_traced(events) for events in _all(engine, requests, on_answer)]
 
 
 def mean_nll(engine: Engine, tokenizer: Tokenizer, pairs: Sequence[tuple[Messages, str]]) -> float:
@@ -66,5 +89,7 @@ def _put(events: "queue.SimpleQueue[tuple[int, Event]]", index: int, event: Even
     events.put((index, event))
 
 
-def _texts(events: Sequence[Event]) -> list[str]:
-    return [event.text for event in events if isinstance(event, Token | Finished)]
+def _traced(events: Sequence[Event]) -> Traced:
+    text = "".join(event.text for event in events if isinstance(event, Token | Finished))
+    tokens = (event for event in events if isinstance(event, Token))
+    return Traced(text, tuple(TokenTrace(token.id, token.logprob, token.entropy) for token in tokens))

@@ -1,17 +1,21 @@
-"""How sure a checkpoint's uncertainty may be taken: people's judgements of its answers, and what follows from them."""
+"""How sure a checkpoint's answers may be taken: people's judgements of them, and what follows for the others."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Lock
 
-from agent.certainty import Calibration, Judged, Report, calibrate, report
+import numpy as np
+
+from agent.certainty import Report
+from agent.detection import Example, Knowledge, learn
 from store.interactions import Interactions
+from store.records import TokenTrace
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
     num_feedback: int
-    calibration: Calibration | None
-    report: Report | None
+    knowledge: Knowledge | None
 
 
 class Certainty:
@@ -24,18 +28,23 @@ class Certainty:
 
     def report(self, checkpoint_id: str) -> Report | None:
         """None while too few of this checkpoint's answers were judged."""
-        return self._of(checkpoint_id).report
+        knowledge = self._of(checkpoint_id)
+        return knowledge.report if knowledge else None
 
-    def probability_wrong(self, checkpoint_id: str, uncertainty: float | None) -> float | None:
-        """Of an answer of this checkpoint; None while that cannot be told."""
-        calibration = self._of(checkpoint_id).calibration
-        return None if calibration is None or uncertainty is None else calibration.probability(uncertainty)
+    def probability_wrong(
+        self, checkpoint_id: str, tokens: Sequence[TokenTrace], vector: Sequence[float]
+    ) -> float | None:
+        """Of an answer of this checkpoint to a question with this vector (dim,); None while that cannot be told."""
+        knowledge = self._of(checkpoint_id)
+        if knowledge is None:
+            return None
+        return knowledge.probability_wrong(tokens, np.asarray(vector, dtype=np.float32))
 
-    def _of(self, checkpoint_id: str) -> _Known:
+    def _of(self, checkpoint_id: str) -> Knowledge | None:
         with self._lock:
             num_feedback = self._interactions.count_feedback()
             known = self._known.get(checkpoint_id)
             if known is None or known.num_feedback != num_feedback:
-                judged = [Judged(*row) for row in self._interactions.judged(checkpoint_id)]
-                known = self._known[checkpoint_id] = _Known(num_feedback, calibrate(judged), report(judged))
-            return known
+                examples = [Example(*row) for row in self._interactions.judged(checkpoint_id)]
+                known = self._known[checkpoint_id] = _Known(num_feedback, learn(examples))
+            return known.knowledge

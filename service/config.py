@@ -11,6 +11,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from agent.uncertainty import DEFAULT_SIGNAL, SIGNALS, signal
 from service.paths import Paths, state_directory
 
 DEFAULT_MODEL = (
@@ -75,6 +76,9 @@ class Settings(BaseSettings):
     )
     ready_seconds: float = Field(30.0, gt=0, description="ready means: a token was made within this time")
     score_interval_seconds: float = Field(5.0, gt=0, description="how often new interactions are scored")
+    uncertainty_signal: str = Field(
+        DEFAULT_SIGNAL, description=f"what answers are ranked by when they are scored: {', '.join(SIGNALS)}"
+    )
     ask_per_day: int = Field(20, ge=0, description="questions put to people a day")
     ask_per_person: int = Field(10, ge=0, description="of them, at most so many about one person's answers")
     ask_interval_seconds: float = Field(
@@ -95,6 +99,12 @@ class Settings(BaseSettings):
         if self.api_keys == "off" and self.host not in LOOPBACK:
             raise ValueError(f"host {self.host!r} is not loopback, and API keys are off; leave HONED_API_KEYS at auto")
         return self
+
+    @field_validator("uncertainty_signal")
+    @classmethod
+    def _signal(cls, name: str) -> str:
+        signal(name)
+        return name
 
     @field_validator("quiet_hours")
     @classmethod

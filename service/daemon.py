@@ -15,6 +15,7 @@ from fastapi import FastAPI
 
 from agent.dataset import DatasetSettings
 from agent.recipe import Recipe
+from agent.uncertainty import signal as uncertainty_signal
 from policies.engine import PolicySet, shipped
 from service import models, notify
 from service.access import Access
@@ -155,6 +156,7 @@ class Daemon:
             pool=self.stores.pool,
             index=VectorIndex(self.paths.vectors, embedder.dim),
             embedder=embedder,
+            signal=uncertainty_signal(self.settings.uncertainty_signal),
         )
 
     @cached_property

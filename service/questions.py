@@ -74,8 +74,9 @@ class Questions:
             return 0
         columns = self._pool.columns()
         chosen = self._choose(columns, size, now)
-        ids = self._pool.ids([columns.seq[choice.place] for choice in chosen])
-        return sum(self._put(id_, choice, now) for id_, choice in zip(ids, chosen, strict=True))
+        seqs = [int(columns.seq[choice.place]) for choice in chosen]
+        whole = zip(self._pool.ids(seqs), self._vectors(seqs), chosen, strict=True)
+        return sum(self._put(id_, vector, choice, now) for id_, vector, choice in whole)
 
     def _choose(self, columns: Columns, size: int, now: float) -> list[Choice]:
         asked = {arm: sum(states.values()) for arm, states in self._labels.count_by_arm().items()}
@@ -115,13 +116,12 @@ class Questions:
         used = self._labels.count_added_by_person(now - DAY_SECONDS)
         return np.array([self._budget.per_person - used.get(name, 0) for name in columns.principals], dtype=np.int64)
 
-    def _put(self, interaction_id: str, choice: Choice, now: float) -> bool:
+    def _put(self, interaction_id: str, vector: Vectors, choice: Choice, now: float) -> bool:
         interaction = self._interactions.get(interaction_id)
         if interaction is None or not should_ask(self._facts(interaction, choice, now), self._policy_set).allowed:
             return False
-        uncertainty = interaction.uncertainty
-        wrong = self._certainty.probability_wrong(interaction.checkpoint_id, uncertainty)
-        why = reason(choice, uncertainty or 0.0, wrong)
+        wrong = self._certainty.probability_wrong(interaction.checkpoint_id, interaction.tokens, vector.tolist())
+        why = reason(choice, wrong)
         self._labels.add(LabelTask(uuid.uuid4().hex, interaction_id, now, choice.score, why, arm=choice.arm))
         return True
 

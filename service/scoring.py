@@ -9,6 +9,7 @@ import numpy as np
 
 from agent.acquisition.factors import SEARCHED, demand, density, ranked, score
 from agent.embedding import Embedder, Vectors
+from agent.uncertainty import Signal
 from store.interactions import Interactions
 from store.pool import Pool
 from store.records import Interaction
@@ -28,12 +29,14 @@ class Scoring:
         pool: Pool,
         index: VectorIndex,
         embedder: Embedder,
+        signal: Signal,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._interactions = interactions
         self._pool = pool
         self.index = index
         self._embedder = embedder
+        self._signal = signal
         self._clock = clock
         if index.load_or_rebuild(self._rows):
             index.save()
@@ -56,19 +59,26 @@ class Scoring:
         """What it is worth by what is known now; which questions are asked is decided later, beside the others."""
         cosines = self.index.neighbours(vector.reshape(1, -1), SEARCHED)
         novelty = 1.0 - max(0.0, float(np.nan_to_num(cosines[0, 0], nan=0.0)))
-        product = self._rank(interaction) * demand(np.ones(1, dtype=np.int64))
+        uncertainty = self._signal(interaction.tokens)
+        product = self._rank(interaction.checkpoint_id, uncertainty) * demand(np.ones(1, dtype=np.int64))
         worth = float(score(product, density(cosines))[0])
         key = question_key(interaction)
         self._interactions.add_score(
-            interaction.id, [float(x) for x in vector], worth, max(0.0, novelty), self._clock(), question=key
+            interaction.id,
+            [float(x) for x in vector],
+            worth,
+            max(0.0, novelty),
+            self._clock(),
+            question=key,
+            uncertainty=uncertainty,
         )
         self.index.add(interaction.id, vector)
 
-    def _rank(self, interaction: Interaction) -> float:
-        if interaction.uncertainty is None:
+    def _rank(self, checkpoint_id: str, uncertainty: float | None) -> float:
+        if uncertainty is None:
             return 0.0
-        recent = self._pool.recent_uncertainties(interaction.checkpoint_id, WINDOW)
-        column = np.array([*recent, interaction.uncertainty], dtype=np.float64)
+        recent = self._pool.recent_uncertainties(checkpoint_id, WINDOW)
+        column = np.array([*recent, uncertainty], dtype=np.float64)
         return float(ranked(column, np.zeros(len(column), dtype=np.int64))[0][-1])
 
     def _rows(self) -> Iterable[tuple[Sequence[str], Vectors]]:

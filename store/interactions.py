@@ -20,7 +20,10 @@ from store.rows import Row, fetch, fetch_number, from_row, insert, to_row
 TRACE = struct.Struct("<iff")
 VECTOR = np.dtype("<f4")
 CHUNK = 4096  # vectors read at once
+# After a change of embedder, only vectors of the newest one's length can be compared.
+NEWEST_LENGTH = "SELECT length(vector) FROM embeddings ORDER BY created_at DESC, rowid DESC LIMIT 1"
 
+Vector = npt.NDArray[np.float32]
 Vectors = npt.NDArray[np.float32]
 
 
@@ -70,18 +73,22 @@ class Interactions:
             limit,
         )
 
-    def judged(self, checkpoint_id: str) -> list[tuple[float, int, bool]]:
-        """Uncertainty, number of tokens and whether it is wrong, of each answer of this checkpoint that a person called
-        right or wrong; the last word stands. In the order in which they were judged.
+    def judged(self, checkpoint_id: str) -> list[tuple[tuple[TokenTrace, ...], Vector | None, bool]]:
+        """Tokens, the question's vector where it has one of the newest length, and whether it is wrong, of each answer
+        of this checkpoint that a person called right or wrong; the last word stands. In the order of the judgements.
         """
-        sql = """SELECT i.uncertainty, length(i.tokens) / ?, f.correction IS NOT NULL OR f.rating = 'down'
-                 FROM interactions AS i JOIN feedback AS f ON f.interaction_id = i.id
-                 WHERE i.checkpoint_id = ? AND i.uncertainty IS NOT NULL AND NOT f.is_excluded
-                 AND (f.rating IS NOT NULL OR f.correction IS NOT NULL)
-                 AND f.seq = (SELECT max(seq) FROM feedback WHERE interaction_id = i.id) ORDER BY f.seq"""
+        sql = f"""SELECT i.tokens, e.vector, f.correction IS NOT NULL OR f.rating = 'down'
+                  FROM interactions AS i JOIN feedback AS f ON f.interaction_id = i.id
+                  LEFT JOIN embeddings AS e ON e.interaction_id = i.id AND length(e.vector) = ({NEWEST_LENGTH})
+                  WHERE i.checkpoint_id = ? AND i.uncertainty IS NOT NULL AND NOT f.is_excluded
+                  AND (f.rating IS NOT NULL OR f.correction IS NOT NULL)
+                  AND f.seq = (SELECT max(seq) FROM feedback WHERE interaction_id = i.id) ORDER BY f.seq"""  # noqa: S608 - a constant
         with self._db.read() as conn:
-            rows = conn.execute(sql, [TRACE.size, checkpoint_id]).fetchall()
-        return [(float(uncertainty), int(length), bool(is_wrong)) for uncertainty, length, is_wrong in rows]
+            rows = conn.execute(sql, [checkpoint_id]).fetchall()
+        return [
+            (unpack(tokens), None if vector is None else np.frombuffer(vector, dtype=VECTOR), bool(is_wrong))
+            for tokens, vector, is_wrong in rows
+        ]
 
     def add_score(
         self,
@@ -92,9 +99,11 @@ class Interactions:
         at: float,
         *,
         question: int,
+        uncertainty: float | None,
     ) -> None:
         """Scores can be worked out again, so a new one takes the place of the old. `question` is a 64-bit key that the
-        same question has again: by it the pool counts how often it is asked.
+        same question has again: by it the pool counts how often it is asked. `uncertainty` is what the pool ranks by;
+        None for an answer without tokens.
         """
         values = [interaction_id, at, np.asarray(vector, dtype=VECTOR).tobytes(), float(score), float(novelty)]
 
@@ -107,10 +116,10 @@ class Interactions:
                 values,
             )
             conn.execute(
-                """INSERT OR REPLACE INTO pool SELECT seq, checkpoint_id, principal, uncertainty, ?,
-                       uncertainty IS NOT NULL AND trim(reply, char(9, 10, 13, 32)) <> ''
-                   FROM interactions WHERE id = ?""",
-                [question, interaction_id],
+                """INSERT OR REPLACE INTO pool SELECT seq, checkpoint_id, principal, ?1, ?2,
+                       ?1 IS NOT NULL AND trim(reply, char(9, 10, 13, 32)) <> ''
+                   FROM interactions WHERE id = ?3""",
+                [uncertainty, question, interaction_id],
             )
 
         self._db.write(job)

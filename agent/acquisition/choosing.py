@@ -114,13 +114,13 @@ def choose(
     return [_choice(int(short.places[m]), arm, float(scores[m]), cheap, float(dense[m])) for m, arm in chosen]
 
 
-def reason(choice: Choice, uncertainty: float, probability_wrong: float | None) -> str:
+def reason(choice: Choice, probability_wrong: float | None) -> str:
     """Why this is asked, in words for the person who is asked."""
     if choice.arm is Arm.RANDOM:
         return "picked at random, to measure whether picking helps"
     if choice.arm is Arm.WARM_UP:
         return f"typical of what is asked here; the first {WARM_UP} questions are, before any are picked for doubt"
-    told = f"less sure than {choice.rank:.0%} of recent answers ({uncertainty:.2f} nats a token)"
+    told = f"less sure than {choice.rank:.0%} of recent answers"
     if probability_wrong is not None:
         told = f"wrong with {probability_wrong:.0%}, as such answers were judged; {told}"
     if choice.times > 1:

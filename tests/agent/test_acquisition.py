@@ -269,12 +269,12 @@ PICKED = Choice(3, Arm.DENSE_UNCERTAIN, 0.7, 0.75, 1, 0.61)
 
 
 def test_each_question_says_in_plain_words_why_it_is_asked() -> None:
-    told = "less sure than 75% of recent answers (0.35 nats a token)"
-    assert reason(PICKED, 0.35, None) == f"{told}, and like other questions to 61%"
-    assert reason(PICKED, 0.35, 0.4).startswith(f"wrong with 40%, as such answers were judged; {told}")
-    assert "asked 4 times" in reason(replace(PICKED, times=4), 0.35, None)
-    assert reason(replace(PICKED, arm=Arm.RANDOM), 0.35, 0.4) == "picked at random, to measure whether picking helps"
-    assert "typical of what is asked here" in reason(replace(PICKED, arm=Arm.WARM_UP), 0.35, None)
+    told = "less sure than 75% of recent answers"
+    assert reason(PICKED, None) == f"{told}, and like other questions to 61%"
+    assert reason(PICKED, 0.4).startswith(f"wrong with 40%, as such answers were judged; {told}")
+    assert "asked 4 times" in reason(replace(PICKED, times=4), None)
+    assert reason(replace(PICKED, arm=Arm.RANDOM), 0.4) == "picked at random, to measure whether picking helps"
+    assert "typical of what is asked here" in reason(replace(PICKED, arm=Arm.WARM_UP), None)
 
 
 def test_each_arm_is_judged_by_the_wrong_answers_its_questions_found() -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from agent.uncertainty import signal
 from policies.engine import PolicySet, shipped
 from service.certainty import Certainty
 from service.questions import Budget, Questions
@@ -13,7 +14,7 @@ from store.database import Database
 from store.interactions import Interactions
 from store.labels import Labels
 from store.pool import Pool
-from store.records import FinishReason, Interaction, LabelTask
+from store.records import FinishReason, Interaction, LabelTask, TokenTrace
 from store.vectors import VectorIndex
 from tests.fakes import SetClock, WordEmbedder
 
@@ -26,10 +27,15 @@ class Room:
         self.db = Database(state / "honed.db", migrations.log)
         self.interactions, self.labels, self.pool = Interactions(self.db), Labels(self.db), Pool(self.db)
 
-    def scoring(self) -> Scoring:
+    def scoring(self, by: str = "mean_entropy") -> Scoring:
         index = VectorIndex(self.state / "vectors.faiss", self.embedder.dim)
         return Scoring(
-            interactions=self.interactions, pool=self.pool, index=index, embedder=self.embedder, clock=self.clock
+            interactions=self.interactions,
+            pool=self.pool,
+            index=index,
+            embedder=self.embedder,
+            signal=signal(by),
+            clock=self.clock,
         )
 
     def ask(
@@ -59,6 +65,8 @@ class Room:
         return questions.ask()
 
     def add(self, name: str, text: str | None = None, **changes: object) -> None:
+        told = changes.get("uncertainty", 1.0)
+        entropy = 0.0 if told is None else float(str(told))
         values = {
             "conversation_id": name,
             "created_at": 1.0,
@@ -67,7 +75,9 @@ class Room:
             "messages": ({"role": "user", "content": text or f"What is {name} {name}-ness like?"},),
             "reply": "An answer.",
             "finish_reason": FinishReason.STOP,
-            "tokens": (),
+            "tokens": ()
+            if uncertainty is None
+            else (TokenTrace(1, -float(str(uncertainty)), float(str(uncertainty))),),
             "prompt_tokens": 5,
             "latency_seconds": 0.1,
             "uncertainty": 1.0,

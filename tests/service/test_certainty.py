@@ -12,7 +12,8 @@ from tests.service.conftest import Desk
 
 def interaction(name: str, uncertainty: float | None, checkpoint: str = "base", num_tokens: int = 3) -> Interaction:
     messages = ({"role": "user", "content": f"What is {name}?"},)
-    tokens = tuple(TokenTrace(place, -0.1, 0.5) for place in range(num_tokens))
+    entropy = 0.5 if uncertainty is None else uncertainty
+    tokens = tuple(TokenTrace(place, -entropy, entropy) for place in range(num_tokens))
     return Interaction(
         name, name, 1.0, "ann", checkpoint, messages, "It is.", FinishReason.STOP, tokens, 5, 0.1, uncertainty
     )
@@ -41,15 +42,26 @@ def test_the_last_word_says_whether_an_answer_is_right_and_only_judgements_count
         "nothing": [],
     }
     for place, (name, words) in enumerate(told.items()):
-        interactions.append(interaction(name, 0.1 * place, num_tokens=place))
+        interactions.append(interaction(name, 0.5 * place, num_tokens=place))
         for number, said in enumerate(words):
             interactions.add_feedback(word(name, number, **said))
     assert interactions.judged("base") == [
-        (0.0, 0, False),
-        (0.1, 1, True),
-        (0.2, 2, True),
-        (pytest.approx(0.3), 3, True),
-        (0.4, 4, False),
+        (tuple(TokenTrace(token, -0.5 * place, 0.5 * place) for token in range(place)), None, is_wrong)
+        for place, is_wrong in enumerate([False, True, True, True, False])
+    ]
+
+
+def test_judged_answers_come_with_their_questions_vectors_unless_another_embedder_made_them(interactions):
+    for at, (name, vector) in enumerate({"old": [1.0], "new": [0.6, 0.8], "bare": None}.items()):
+        interactions.append(interaction(name, 0.5))
+        interactions.add_feedback(word(name, at, rating=Rating.DOWN))
+        if vector:
+            interactions.add_score(name, vector, 0.5, 0.5, float(at), question=at, uncertainty=0.5)
+    vectors = [vector for _, vector, _ in interactions.judged("base")]
+    assert [None if vector is None else vector.tolist() for vector in vectors] == [
+        None,
+        [pytest.approx(0.6), pytest.approx(0.8)],
+        None,
     ]
 
 
@@ -70,11 +82,15 @@ def test_a_new_word_is_taken_into_account_and_each_checkpoint_has_its_own(intera
     found = certainty.report("base")
     assert found is not None
     assert (found.num_judged, found.auroc) == (29, 1.0)
-    assert certainty.probability_wrong("base", 28.0) > 0.8
-    assert certainty.probability_wrong("base", 2.0) < 0.2
-    assert certainty.probability_wrong("base", None) is None
+
+    def wrong(checkpoint: str, *entropies: float) -> float | None:
+        return certainty.probability_wrong(checkpoint, [TokenTrace(1, -one, one) for one in entropies], [1.0])
+
+    assert wrong("base", 28.0, 28.0, 28.0) > 0.8
+    assert wrong("base", 2.0, 2.0, 2.0) < 0.2
+    assert wrong("base") is None
     assert certainty.report("other") is None
-    assert certainty.probability_wrong("other", 1.0) is None
+    assert wrong("other", 1.0) is None
     interactions.add_feedback(word("i29", 1, rating=Rating.UP))
     assert certainty.report("base").num_judged == 30
 

@@ -58,6 +58,7 @@ def test_an_unknown_setting_in_the_file_is_named(state):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("uncertainty_signal", "min_margin"),
         ("port", "65536"),
         ("port", "many"),
         ("max_batch", "0"),

@@ -37,7 +37,7 @@ def test_after_the_warm_up_the_unsure_are_asked_about_and_the_sure_are_not(room)
     assert room.ask(per_day=4, threshold=0.6) == 1
     (task,) = room.tasks()
     assert (task.interaction_id, task.arm) == ("unsure", Arm.DENSE_UNCERTAIN)
-    assert "5.00 nats" in task.reason
+    assert "less sure than 100% of recent answers" in task.reason
 
 
 def test_what_is_below_the_threshold_waits(room):

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from agent.uncertainty import mean_entropy
 from service.scoring import BATCH, Scoring, question_key
-from store.records import FinishReason
+from store.records import FinishReason, TokenTrace
 from store.vectors import VectorIndex
 from tests.fakes import WordEmbedder
 from tests.service.asking_room import Room
@@ -62,6 +63,13 @@ def test_the_same_question_again_is_not_new_and_scores_follow_the_uncertainty(ro
     assert found["second"][1] > found["third"][1] > found["silent"][1] == 0.0
 
 
+def test_answers_are_ranked_by_the_signal_that_is_set(room):
+    room.add("short and unsure", "one thing", tokens=(TokenTrace(1, -5.0, 5.0),))
+    room.add("long and sure", "another thing", tokens=(TokenTrace(1, -0.1, 0.1),) * 9)
+    room.scoring(by="length").score_new()
+    assert room.pool.recent_uncertainties("base", 2) == [9.0, 1.0]
+
+
 def test_a_question_is_the_same_whatever_its_case_and_spacing_and_not_in_another_conversation(room):
     texts = ("What is IT?", "  what is\nit? ", "What was it?")
     for number, text in enumerate(texts):
@@ -101,7 +109,12 @@ def test_rows_scored_since_the_last_save_are_in_the_index_after_a_restart(room):
 def test_an_index_that_is_outgrown_is_rebuilt_as_lists(room):
     index = VectorIndex(room.state / "vectors.faiss", WordEmbedder.dim, flat_rows=100)
     scoring = Scoring(
-        interactions=room.interactions, pool=room.pool, index=index, embedder=room.embedder, clock=room.clock
+        interactions=room.interactions,
+        pool=room.pool,
+        index=index,
+        embedder=room.embedder,
+        signal=mean_entropy,
+        clock=room.clock,
     )
     for number in range(2 * BATCH):
         room.add(f"i{number}")

@@ -72,7 +72,7 @@ def test_unscored_gives_whole_answers_without_a_score_oldest_first(interactions:
     for n, reason in enumerate([FinishReason.STOP, FinishReason.ERROR, FinishReason.LENGTH, FinishReason.DISCONNECT]):
         interactions.append(make.interaction(f"i{n}", finish_reason=reason))
     interactions.append(make.interaction("i4"))
-    interactions.add_score("i0", [1.0], 0.1, 0.1, 101.0, question=7)
+    interactions.add_score("i0", [1.0], 0.1, 0.1, 101.0, question=7, uncertainty=0.5)
     assert ids(interactions.unscored(10)) == ["i2", "i4"]
     assert ids(interactions.unscored(1)) == ["i2"]
 
@@ -82,9 +82,9 @@ def test_vectors_come_back_as_float32_in_the_order_they_were_scored(
 ) -> None:
     for n in (1, 2, 3):
         interactions.append(make.interaction(f"i{n}"))
-    interactions.add_score("i2", [0.0, 1.0], 0.1, 0.9, 101.0, question=7)
-    interactions.add_score("i1", np.array([1.0, 0.5]), 0.2, 0.8, 102.0, question=8)
-    interactions.add_score("i3", [1.0, 1.0], 0.2, 0.8, 103.0, question=9)
+    interactions.add_score("i2", [0.0, 1.0], 0.1, 0.9, 101.0, question=7, uncertainty=0.5)
+    interactions.add_score("i1", np.array([1.0, 0.5]), 0.2, 0.8, 102.0, question=8, uncertainty=0.5)
+    interactions.add_score("i3", [1.0, 1.0], 0.2, 0.8, 103.0, question=9, uncertainty=0.5)
     for size in (1, 2, 4096):
         monkeypatch.setattr("store.interactions.CHUNK", size)
         chunks = list(interactions.vectors(2))
@@ -104,8 +104,8 @@ def test_a_new_score_takes_the_place_of_the_old_and_other_lengths_are_left_out(
 ) -> None:
     for n in (1, 2):
         interactions.append(make.interaction(f"i{n}"))
-        interactions.add_score(f"i{n}", [1.0, 0.0], 0.1, 0.1, 101.0, question=7)
-    interactions.add_score("i2", [1.0, 0.0, 0.0], 0.1, 0.1, 102.0, question=7)
+        interactions.add_score(f"i{n}", [1.0, 0.0], 0.1, 0.1, 101.0, question=7, uncertainty=0.5)
+    interactions.add_score("i2", [1.0, 0.0, 0.0], 0.1, 0.1, 102.0, question=7, uncertainty=0.5)
     ((found, array),) = interactions.vectors(3)
     assert found == ["i2"]
     assert array.shape == (1, 3)
@@ -113,7 +113,7 @@ def test_a_new_score_takes_the_place_of_the_old_and_other_lengths_are_left_out(
 
 def test_scores_and_feedback_need_their_interaction(interactions: Interactions, make) -> None:
     with pytest.raises(UnknownInteraction, match="i9"):
-        interactions.add_score("i9", [1.0], 0.1, 0.1, 101.0, question=7)
+        interactions.add_score("i9", [1.0], 0.1, 0.1, 101.0, question=7, uncertainty=0.5)
     with pytest.raises(UnknownInteraction, match="i9"):
         interactions.add_feedback(make.feedback(interaction_id="i9"))
     assert issubclass(UnknownInteraction, StoreError)

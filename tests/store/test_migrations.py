@@ -45,7 +45,7 @@ def full(tmp_path: Path, make) -> Path:
     interactions = Interactions(log)
     interactions.append(make.interaction())
     interactions.add_feedback(make.feedback())
-    interactions.add_score("i1", [1.0, 0.0], 0.5, 0.5, 101.0, question=7)
+    interactions.add_score("i1", [1.0, 0.0], 0.5, 0.5, 101.0, question=7, uncertainty=0.5)
     Labels(log).add(make.task())
     Runs(log).add_snapshot(make.snapshot())
     Runs(log).create(make.run())

@@ -19,7 +19,9 @@ def pool(log: Database, interactions: Interactions, make) -> Pool:
         reply = "" if n == 3 else " \n" if n == 4 else "Honed."
         interactions.append(make.interaction(f"i{n}", principal=principal, uncertainty=unsure, reply=reply))
     for n in (1, 2, 3, 4):
-        interactions.add_score(f"i{n}", [n, 1.0], 0.5, 0.5, 101.0, question=-(2**63) + n % 2)
+        interactions.add_score(
+            f"i{n}", [n, 1.0], 0.5, 0.5, 101.0, question=-(2**63) + n % 2, uncertainty=None if n == 3 else n / 10
+        )
     return Pool(log)
 
 
@@ -39,7 +41,7 @@ def test_what_was_asked_or_judged_is_no_longer_open(
     pool: Pool, interactions: Interactions, labels: Labels, make
 ) -> None:
     interactions.append(make.interaction("i6"))
-    interactions.add_score("i6", [6.0, 1.0], 0.5, 0.5, 101.0, question=-(2**63))
+    interactions.add_score("i6", [6.0, 1.0], 0.5, 0.5, 101.0, question=-(2**63), uncertainty=0.6)
     labels.add(make.task("t1", "i2"))
     assert pool.columns().is_open.tolist() == [True, False, False, False, False]  # i6 asks what i2 asked
     interactions.add_feedback(make.feedback("f1", "i1"))
@@ -64,7 +66,7 @@ def test_vectors_come_in_the_order_asked_for(pool: Pool, monkeypatch: pytest.Mon
 
 
 def test_a_new_score_takes_the_place_of_the_old_in_the_pool(pool: Pool, interactions: Interactions) -> None:
-    interactions.add_score("i1", [9.0, 9.0], 0.1, 0.1, 102.0, question=77)
+    interactions.add_score("i1", [9.0, 9.0], 0.1, 0.1, 102.0, question=77, uncertainty=0.1)
     columns = pool.columns()
     assert (columns.seq.tolist(), int(columns.question[0])) == ([1, 2, 3, 4], 77)
 
@@ -100,7 +102,7 @@ def test_embedded_rows_come_chunk_by_chunk_and_of_one_length(
     assert [seqs.tolist() for seqs, _, _ in chunks] == [[1, 2], [3, 4]]
     assert chunks[1][1].tolist() == [[3.0, 1.0], [4.0, 1.0]]
     assert chunks[1][2].tolist() == [0.5, 0.5]
-    interactions.add_score("i5", [1.0, 2.0, 3.0], 0.5, 0.25, 101.0, question=5)
+    interactions.add_score("i5", [1.0, 2.0, 3.0], 0.5, 0.25, 101.0, question=5, uncertainty=0.5)
     assert pool.dim() == 3
     assert [seqs.tolist() for seqs, _, _ in pool.embedded(3)] == [[], [], [5]]
 

@@ -1,0 +1,296 @@
+"""How many labels to the same accuracy, chosen or at random? `make bench-labels`
+
+The real default model. Of each domain a pool, and test items apart from it; both arms begin from the same labels at
+random, and after each round a fresh adapter is trained on all labels so far, with the same replay. Each round's result
+is a line of WORK/rounds.jsonl as soon as it is there: a run that was stopped takes up where it was.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import Progress
+
+from agent import checkpoint, suites
+from agent.embedding import Vectors
+from agent.methods import Job, sft
+from agent.model import choose_device, choose_dtype, load_base
+from agent.recipe import Recipe
+from agent.serving import ModelLoader
+from agent.tokenizer import Tokenizer
+from agent.uncertainty import DEFAULT_SIGNAL, signal
+from service import models
+from service.config import Settings
+from tests.benchmarks.asking import Files, ask, served, settings, vectors
+from tests.benchmarks.choosing import ARMS, PoolState
+from tests.benchmarks.curves import interval, labels_needed, ratio
+from tests.benchmarks.domains import Item, domain
+from tests.benchmarks.findings import Finding, at_most, tell
+from tests.benchmarks.own import CACHE
+
+DOMAINS = ("capitals", "mixed")
+WARM = "warm-up"  # the arm of the round that both share
+MAX_TOKENS = 48
+
+Train = Callable[[Sequence[Item], int], Files]  # labelled items and a seed to an adapter
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is run. Lines of another plan are not taken up; `trained_by` must tell one way to train from another."""
+
+    trained_by: str
+    num_test: int = 80
+    num_pool: int = 140
+    warm_up: int = 15
+    rounds: tuple[int, ...] = (15, 15, 15, 15)
+    uncertainty: str = DEFAULT_SIGNAL
+
+    @property
+    def budgets(self) -> list[int]:
+        """Labels so far, after the warm-up and after each round."""
+        return [self.warm_up + sum(self.rounds[:done]) for done in range(len(self.rounds) + 1)]
+
+    def digest(self, items: Sequence[Item]) -> str:
+        told = json.dumps([asdict(self), [asdict(item) for item in items]], sort_keys=True)
+        return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+class Notebook:
+    """Lines of results by domain, seed, arm and round, kept in a file. A line that was cut off is done again."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        whole = [line for line in _lines(path) if line.endswith("\n")]
+        kept = path.with_suffix(".kept")
+        kept.write_text("".join(whole), encoding="utf-8")
+        kept.replace(path)
+        self._path = path
+        self._rows = {_key(row): row for row in map(json.loads, whole)}
+
+    def get(self, wanted: Row, make: Callable[[], Row]) -> Row:
+        """The line of these fields, made and written if it is not there."""
+        key = _key(wanted)
+        if key not in self._rows:
+            row = wanted | make()
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            self._rows[key] = row
+        return self._rows[key]
+
+
+class Replicate:
+    """One domain under one seed: which items are test and which pool, and its rounds."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        name: str,
+        items: Sequence[Item],
+        seed: int,
+        *,
+        train: Train,
+        loader: ModelLoader,
+        embed: Callable[[Sequence[str]], Vectors],
+        notebook: Notebook,
+    ) -> None:
+        if len(items) < plan.num_test + plan.num_pool:
+            raise ValueError(f"{len(items)} items of {name} are too few for {plan.num_test} + {plan.num_pool}")
+        order = [items[place] for place in np.random.default_rng(seed).permutation(len(items))]
+        self.test = order[: plan.num_test]
+        self.pool = {item.group: item for item in order[plan.num_test :][: plan.num_pool]}
+        self._vectors = dict(zip(self.pool, embed([item.question for item in self.pool.values()]), strict=True))
+        self._plan, self._seed = plan, seed
+        self._train, self._loader, self._notebook = train, loader, notebook
+        self._named: Row = {"domain": name, "seed": seed, "plan": plan.digest(items)}
+
+    def run(self, arm: str, on_round: Callable[[Row], None]) -> list[Row]:
+        """The rows of the warm-up and of each round, in order."""
+        labelled = list(self.pool)[: self._plan.warm_up]  # the pool is in random order
+        rows = [self._round(WARM, 0, labelled)]
+        on_round(rows[0])
+        for number, count in enumerate(self._plan.rounds, start=1):
+            labelled = [*labelled, *ARMS[arm](self._state(rows[-1], number), count)]
+            rows.append(self._round(arm, number, labelled))
+            on_round(rows[-1])
+        return rows
+
+    def _state(self, row: Row, number: int) -> PoolState:
+        ids = [id_ for id_ in self.pool if id_ in row["uncertainty"]]
+        uncertainties = np.array([row["uncertainty"][id_] for id_ in ids])
+        embedded = np.array([self._vectors[id_] for id_ in ids])
+        return PoolState(ids, uncertainties, embedded, 1000 * self._seed + number)
+
+    def _round(self, arm: str, number: int, labelled: Sequence[str]) -> Row:
+        return self._notebook.get(self._named | {"arm": arm, "round": number}, lambda: self._measure(labelled))
+
+    def _measure(self, labelled: Sequence[str]) -> Row:
+        """Train on these labels; ask the test items, and what has no label yet."""
+        adapter = self._train([self.pool[id_] for id_ in labelled], self._seed)
+        rest = [id_ for id_ in self.pool if id_ not in set(labelled)]
+        asked = [*self.test, *(self.pool[id_] for id_ in rest)]
+        answers = ask(self._loader, adapter, [item.question for item in asked], MAX_TOKENS)
+        tested, others = answers[: len(self.test)], answers[len(self.test) :]
+        unsure = signal(self._plan.uncertainty)
+        return {
+            "labelled": list(labelled),
+            "lenient": [item.is_right(answer.text) for item, answer in zip(self.test, tested, strict=True)],
+            "strict": [item.is_exact(answer.text) for item, answer in zip(self.test, tested, strict=True)],
+            "uncertainty": {id_: unsure(answer.tokens) or 0.0 for id_, answer in zip(rest, others, strict=True)},
+            "known": [id_ for id_, answer in zip(rest, others, strict=True) if self.pool[id_].is_right(answer.text)],
+        }
+
+
+def by_sft(of: Settings, recipe: Recipe, items: Sequence[Item]) -> Train:
+    """The default method, in this process; one row a label, as asked. The replay is the shipped one, less what asks
+    one of these items.
+    """
+    sealed = models.ensure(of.model, of.paths.models, quiet=True)
+    files = {path.name: path.read_bytes() for path in sealed.path.iterdir() if path.is_file()}
+    asked = {item.question for item in items}
+    replay = [_row(one["question"], one["answer"]) for one in suites.load("everyday") if one["question"] not in asked]
+
+    def train(labelled: Sequence[Item], seed: int) -> Files:
+        device = choose_device("cpu")
+        torch.set_num_threads(os.cpu_count() or 1)  # a loader with kernels of its own had left one
+        with tempfile.TemporaryDirectory() as scratch, Progress(transient=True) as shown:
+            tasks = {phase: shown.add_task(phase, total=None) for phase in ("survey", "train")}
+            job = Job(
+                load_base(files, sealed.path, device, choose_dtype(device)),
+                Tokenizer(sealed.path),
+                [_row(item.question, item.answer) for item in labelled],
+                replay,
+                replace(recipe, seed=seed),
+                scratch,
+                lambda phase, step, total, **_: shown.update(tasks[phase], completed=step, total=total),
+            )
+            directory = Path(scratch) / "adapter"
+            directory.mkdir()
+            checkpoint.save(sft.train(job).model, directory, sealed.id)
+            return checkpoint.read(directory)
+
+    return train
+
+
+def run(
+    console: Console,
+    *,
+    plan: Plan,
+    domains: Sequence[str],
+    seeds: Sequence[int],
+    work: Path,
+    of: Settings,
+    trainer: Callable[[Sequence[Item]], Train],
+) -> list[Finding]:
+    """Everything that is not in `work` yet, and what follows from all of it."""
+    loader, notebook = served(of), Notebook(work / "rounds.jsonl")
+    found = []
+    for name in domains:
+        items = domain(name)
+        train = trainer(items)
+        rows: dict[str, list[list[Row]]] = {arm: [] for arm in ARMS}
+        for seed in seeds:
+            replicate = Replicate(
+                plan,
+                name,
+                items,
+                seed,
+                train=train,
+                loader=loader,
+                embed=lambda texts: vectors(of, texts),
+                notebook=notebook,
+            )
+            for arm, so_far in rows.items():
+                so_far.append(replicate.run(arm, lambda row: console.print(_told(row))))
+        found += findings(name, plan, rows)
+    return found
+
+
+def findings(name: str, plan: Plan, rows: dict[str, list[list[Row]]]) -> list[Finding]:
+    """The ratio with its interval, and the curves behind it, lenient and strict."""
+    found = []
+    for kind in ("lenient", "strict"):
+        scores = {
+            arm: [np.array([row[kind] for row in replicate], dtype=float) for replicate in replicates]
+            for arm, replicates in rows.items()
+        }
+        curves = {arm: np.mean([one.mean(axis=1) for one in some], axis=0) for arm, some in scores.items()}
+        active, random = curves["active"], curves["random"]
+        low, high = interval(plan.budgets, scores["active"], scores["random"])
+        needed = [labels_needed(plan.budgets, curve, float(random.max())) for curve in (active, random)]
+        told = f"{kind}: labels to {random.max():.2f}, {needed[0]:.0f} chosen beside {needed[1]:.0f} at random"
+        found.append(at_most(name, f"{told}, ratio", ratio(plan.budgets, active, random), 0.6))
+        found.append(
+            Finding(name, f"{kind}: ratio, 95 % over {len(scores['active'])} seeds", f"{low:.2f} – {high:.2f}")
+        )
+        for arm, curve in curves.items():
+            figures = ", ".join(f"{n}: {share:.2f}" for n, share in zip(plan.budgets, curve, strict=True))
+            found.append(Finding(name, f"{kind}, {arm}, by labels", figures))
+    for arm, replicates in rows.items():
+        spent = np.mean([_num_wasted(replicate) for replicate in replicates])
+        found.append(Finding(name, f"{arm}: of {sum(plan.rounds)} labels, on what was right already", f"{spent:.1f}"))
+    return found
+
+
+def _num_wasted(replicate: Sequence[Row]) -> int:
+    """Labels given to questions that the round before answered right."""
+    pairs = pairwise(replicate)
+    return sum(len(set(after["labelled"]) & set(before["known"])) for before, after in pairs)
+
+
+def _told(row: Row) -> str:
+    right = ", ".join(f"{kind} {np.mean(row[kind]):.2f}" for kind in ("lenient", "strict"))
+    return f"{row['domain']}, seed {row['seed']}, {row['arm']}, {len(row['labelled'])} labels: {right}"
+
+
+def _row(question: str, answer: str) -> Row:
+    return {"messages": [{"role": "user", "content": question}], "answer": answer}
+
+
+def _key(row: Row) -> tuple[Any, ...]:
+    return tuple(row[name] for name in ("plan", "domain", "seed", "arm", "round"))
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--domains", nargs="+", default=DOMAINS, choices=DOMAINS)
+    parser.add_argument("--seeds", type=int, default=5, help="how many, from 1")
+    parser.add_argument("--rounds", type=int, default=4, help="of 15 labels each, after the warm-up")
+    parser.add_argument("--work", type=Path, default=CACHE / "labels", help="where results are kept and taken up from")
+    given = parser.parse_args()
+    console, of = Console(), settings()
+    tell(
+        console,
+        run(
+            console,
+            plan=Plan(f"sft {Recipe().to_json()}", rounds=(15,) * given.rounds),
+            domains=given.domains,
+            seeds=range(1, given.seeds + 1),
+            work=given.work,
+            of=of,
+            trainer=lambda items: by_sft(of, Recipe(), items),
+        ),
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
