@@ -75,9 +75,7 @@ class Room:
             "messages": ({"role": "user", "content": text or f"What is {name} {name}-ness like?"},),
             "reply": "An answer.",
             "finish_reason": FinishReason.STOP,
-            "tokens": ()
-            if uncertainty is None
-            else (TokenTrace(1, -float(str(uncertainty)), float(str(uncertainty))),),
+            "tokens": () if told is None else (TokenTrace(1, -entropy, entropy),),
             "prompt_tokens": 5,
             "latency_seconds": 0.1,
             "uncertainty": 1.0,
