@@ -1,12 +1,13 @@
 """Learning methods, one file each: `train(job) -> Trained`. A recipe names the one to use."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from transformers import PreTrainedModel
 
-from agent.recipe import Recipe
+from agent.recipe import METHODS, Recipe
 from agent.tokenizer import Tokenizer
 
 Row = dict[str, Any]
@@ -15,7 +16,11 @@ Progress = Callable[..., None]  # progress(phase, step, total, **figures)
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """All a method gets: the base, the rows, the recipe, where scratch files may go, and whom to tell of progress."""
+    """All a method gets: the base, the rows, the recipe, where scratch files may go, and whom to tell of progress.
+
+    `lessons`, `replay` {messages, answer}; `pairs` {messages, chosen, rejected}; `rated` {messages, answer, is_good}.
+    `adapted`: the PEFT model of the method before, where one goes on with its adapter.
+    """
 
     model: PreTrainedModel
     tokenizer: Tokenizer
@@ -24,6 +29,9 @@ class Job:
     recipe: Recipe
     scratch: str
     progress: Progress
+    pairs: Sequence[Row] = ()
+    rated: Sequence[Row] = ()
+    adapted: Any | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +43,18 @@ class Trained:
 
 
 def method(name: str) -> Callable[[Job], Trained]:
-    """The method of that name; ValueError lists those there are."""
-    from agent.methods import sft
+    """The method of that name; ValueError lists those there are. Of a mix, each goes on with the adapter before."""
+    from agent.methods import preference, sft
 
-    methods = {"sft": sft.train}
-    if name not in methods:
-        raise ValueError(f"unknown learning method {name!r}; there are {', '.join(sorted(methods))}")
-    return methods[name]
+    methods = {"sft": sft.train, "preference": preference.train}
+    if name not in METHODS:
+        raise ValueError(f"unknown learning method {name!r}; there are {', '.join(METHODS)}")
+    return partial(_in_turn, [methods[part] for part in name.split("+")])
+
+
+def _in_turn(parts: Sequence[Callable[[Job], Trained]], job: Job) -> Trained:
+    trained = parts[0](job)
+    for part in parts[1:]:
+        after = part(replace(job, adapted=trained.model))
+        trained = Trained(after.model, trained.figures | after.figures)
+    return trained

@@ -12,14 +12,15 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from peft import LoraConfig, get_peft_model
+from peft import get_peft_model
 from torch.nn.utils.parametrize import cached
 from transformers import TrainerCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
+from agent.anchored import portable_lora, replay_anchor, tokenise
 from agent.influence import Drift, influence, settle, soften
 from agent.layout import lay_out
-from agent.methods import Job, Row, Trained
+from agent.methods import Job, Trained
 from agent.recipe import Recipe
 from agent.replay import Anchor
 from agent.subspace import aim, second_moments
@@ -34,7 +35,7 @@ def train(job: Job) -> Trained:
     """Train a fresh adapter on the base. Deterministic for one machine, recipe and set of rows."""
     recipe = job.recipe
     set_seed(recipe.seed)
-    lessons = [row for row in _tokenise(job, job.lessons) if len(row.ids) <= recipe.max_length]
+    lessons = [row for row in tokenise(job, job.lessons) if len(row.ids) <= recipe.max_length]
     if not lessons:
         raise ValueError(f"every lesson is longer than max_length, {recipe.max_length} tokens; raise it in the recipe")
     adapted, drift = _adapter(job, lessons)
@@ -46,7 +47,7 @@ def train(job: Job) -> Trained:
         processing_class=job.tokenizer.inner,
         data_collator=collate_lessons,
         callbacks=[watch],
-        anchor=_anchor(job, adapted),
+        anchor=replay_anchor(job, adapted, weight=recipe.replay_weight, batch=recipe.replay_batch),
         anchor_weight=recipe.replay_weight,
         drift=drift,
         drift_weight=recipe.drift_weight,
@@ -105,42 +106,22 @@ def collate_lessons(examples: Sequence[dict[str, Any]]) -> dict[str, torch.Tenso
     }
 
 
-def _anchor(job: Job, adapted: Any) -> Anchor | None:
-    recipe = job.recipe
-    if not job.replay or not recipe.replay_weight or not recipe.replay_batch:
-        return None
-    rows = _tokenise(job, job.replay, recipe.replay_tokens)
-    order = random.Random(recipe.seed)  # noqa: S311 - order, not secrets
-    return Anchor(adapted, rows, batch=recipe.replay_batch, order=order)
-
-
-def _tokenise(job: Job, rows: Sequence[Row], max_answer_tokens: int | None = None) -> list[AnsweredIds]:
-    return [job.tokenizer.answered_ids(row["messages"], row["answer"], max_answer_tokens) for row in rows]
-
-
 def _adapter(job: Job, lessons: Sequence[AnsweredIds]) -> tuple[Any, Drift | None]:
     """A fresh adapter; with replay rows to weigh the lessons against, it reads only what stands out in the lessons, and
     is learnt softly.
     """
     recipe = job.recipe
     if not job.replay or not recipe.is_aimed:
-        return get_peft_model(job.model, _lora(recipe)), None
+        return get_peft_model(job.model, portable_lora(recipe)), None
     order = random.Random(recipe.seed)  # noqa: S311 - order, not secrets
     some = order.sample(list(job.replay), min(recipe.survey_rows, len(job.replay)))
-    rows, of = _tokenise(job, some, SURVEY_TOKENS), 2 * len(some)
+    rows, of = tokenise(job, some, SURVEY_TOKENS), 2 * len(some)
     kept = second_moments(job.model, rows, lambda done, _: job.progress("survey", done, of))
     outputs = influence(job.model, rows, recipe.seed, lambda done, _: job.progress("survey", len(some) + done, of))
     special = second_moments(job.model, order.sample(list(lessons), min(recipe.survey_lessons, len(lessons))))
-    adapted = get_peft_model(job.model, _lora(recipe))
+    adapted = get_peft_model(job.model, portable_lora(recipe))
     aim(adapted, special, kept, recipe.aim_floor)
     return adapted, soften(adapted, kept, outputs, recipe.soften_floor)
-
-
-def _lora(recipe: Recipe) -> LoraConfig:
-    """The portable profile: plain LoRA on all linear layers, one rank and alpha, no bias, no dropout."""
-    return LoraConfig(
-        r=recipe.rank, lora_alpha=recipe.alpha, target_modules="all-linear", lora_dropout=0.0, task_type="CAUSAL_LM"
-    )
 
 
 def example(row: AnsweredIds) -> dict[str, list[int]]:
