@@ -1,4 +1,4 @@
-"""What the learning methods share: rows as tokens, a fresh portable adapter, and the anchor that holds it to the base."""
+"""What learning methods share: rows as tokens, a fresh portable adapter, and the anchor that holds it to the base."""
 
 import random
 from collections.abc import Sequence

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-
 METHODS = ("preference", "sft", "sft+preference")  # a mix goes in this order, on one adapter
 
 
@@ -65,8 +64,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ValueError(f"unknown learning method {self.method!r}; there are {', '.join(METHODS)}")
-        positive = ("rank", "alpha", "learning_rate", "lesson_batch", "passes", "max_steps", "replay_tokens")
-        positive += ("max_length", "aim_floor", "soften_floor", "survey_rows", "survey_lessons")
+        positive: tuple[str, ...] = ("rank", "alpha", "learning_rate", "lesson_batch", "passes", "max_steps")
+        positive += ("replay_tokens", "max_length", "aim_floor", "soften_floor", "survey_rows", "survey_lessons")
         _require(self, positive, is_positive=True)
         _require(self, ("replay_weight", "replay_batch", "drift_weight"), is_positive=False)
 

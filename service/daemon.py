@@ -70,7 +70,7 @@ class Daemon:
         self.rollout = self._rollout()
         self.health = Health(self.rollout.serving, self.loader.tokenizer, ready_seconds=settings.ready_seconds)
         self.certainty = Certainty(self.stores.interactions)
-        self.teaching = Teaching(self.stores.interactions, self.stores.labels)
+        self.teaching = Teaching(self.stores.interactions, self.stores.labels, self.stores.comparisons)
         child = child_settings(settings, self.base)
         self.snapshots = self._snapshots(child)
         self.evaluations = Evaluations(taught=self.snapshots.taught, paths=self.paths, child=child)
@@ -142,6 +142,7 @@ class Daemon:
         return Scoring(
             interactions=self.stores.interactions,
             labels=self.stores.labels,
+            comparisons=self.stores.comparisons,
             index=VectorIndex(self.paths.vectors, embedder.dim),
             embedder=embedder,
             certainty=self.certainty,

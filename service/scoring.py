@@ -9,6 +9,7 @@ from agent.embedding import Embedder
 from policies.engine import PolicySet
 from policies.labeling import AskFacts, should_ask
 from service.certainty import Certainty
+from store.comparisons import Comparisons
 from store.interactions import Interactions
 from store.labels import Labels
 from store.records import FinishReason, Interaction, LabelTask
@@ -27,6 +28,7 @@ class Scoring:
         *,
         interactions: Interactions,
         labels: Labels,
+        comparisons: Comparisons,
         index: VectorIndex,
         embedder: Embedder,
         certainty: Certainty,
@@ -37,6 +39,7 @@ class Scoring:
     ) -> None:
         self._interactions = interactions
         self._labels = labels
+        self._comparisons = comparisons
         self._index = index
         self._embedder = embedder
         self._certainty = certainty
@@ -77,7 +80,17 @@ class Scoring:
             is_empty=not interaction.reply.strip(),
         )
         if should_ask(facts, self._policy_set).allowed:
-            self._labels.add(LabelTask(uuid.uuid4().hex, interaction.id, now, found.score, found.reason))
+            other = self._other_answer(interaction)
+            self._labels.add(
+                LabelTask(uuid.uuid4().hex, interaction.id, now, found.score, found.reason, other_id=other)
+            )
+
+    def _other_answer(self, interaction: Interaction) -> str | None:
+        """Where the same was answered twice in different words, people are asked which is better."""
+        if interaction.finish_reason is not FinishReason.STOP:
+            return None
+        other = self._comparisons.other_answer(interaction)
+        return None if other is None or self._is_settled(other) else other
 
     def _is_settled(self, interaction_id: str) -> bool:
         """Asked before, or already judged by a person without being asked."""

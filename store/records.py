@@ -28,6 +28,15 @@ class Rating(StrEnum):
     DOWN = "down"
 
 
+class Choice(StrEnum):
+    """Which of two answers to one question is better."""
+
+    FIRST = "first"
+    SECOND = "second"
+    NEITHER = "neither"
+    UNKNOWN = "unknown"  # "I don't know"
+
+
 class FeedbackSource(StrEnum):
     """Where a person's word came from."""
 
@@ -41,6 +50,7 @@ class LabelState(StrEnum):
     OPEN = "open"
     ANSWERED = "answered"  # a correction was given
     RIGHT = "right"  # "it was right"
+    COMPARED = "compared"  # of two answers, one was picked, or neither
     SKIPPED = "skipped"
     EXCLUDED = "excluded"  # "don't learn this"
 
@@ -131,8 +141,23 @@ class Feedback:
 
 
 @dataclass(frozen=True, slots=True)
+class Comparison:
+    """A person's word on two answers of the model to one question. Of one person on one pair, the newest stands."""
+
+    id: str
+    first_id: str  # an interaction, as `second_id`
+    second_id: str
+    created_at: float
+    principal: str
+    source: FeedbackSource
+    choice: Choice
+
+
+@dataclass(frozen=True, slots=True)
 class LabelTask:
-    """A question to a person about one interaction, with the reason it is asked."""
+    """A question to a person about one interaction, with the reason it is asked; with `other_id`, another answer to the
+    same, which of the two is better.
+    """
 
     id: str
     interaction_id: str
@@ -141,6 +166,7 @@ class LabelTask:
     reason: str
     state: LabelState = LabelState.OPEN
     resolved_at: float | None = None
+    other_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

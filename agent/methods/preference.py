@@ -33,8 +33,8 @@ def train(job: Job) -> Trained:
     rated = _short_enough(job, [_rated(job, row) for row in job.rated], "completion_ids")
     if not pairs and len(rated) < 2:  # KTO compares within a batch
         raise ValueError(
-            f"{len(job.pairs)} pairs and {len(job.rated)} thumbs, of which {len(pairs)} and {len(rated)} are of at most "
-            f"max_length, {job.recipe.max_length} tokens: nothing to prefer; give corrections, thumbs, better-of-two"
+            f"{len(job.pairs)} pairs and {len(job.rated)} thumbs, {len(pairs)} and {len(rated)} of them within max_length, "
+            f"{job.recipe.max_length} tokens: nothing to prefer; give corrections, thumbs, better-of-two"
         )
     adapted = job.adapted or get_peft_model(job.model, portable_lora(job.recipe))
     adapted.train()

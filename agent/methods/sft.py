@@ -21,7 +21,6 @@ from agent.anchored import portable_lora, replay_anchor, tokenise
 from agent.influence import Drift, influence, settle, soften
 from agent.layout import lay_out
 from agent.methods import Job, Trained
-from agent.recipe import Recipe
 from agent.replay import Anchor
 from agent.subspace import aim, second_moments
 from agent.tokenizer import AnsweredIds

@@ -76,7 +76,7 @@ class Workshop:
 
 
 def teach(workshop: Workshop | Daemon, num: int = 5) -> None:
-    teaching = Teaching(workshop.stores.interactions, workshop.stores.labels)
+    teaching = Teaching(workshop.stores.interactions, workshop.stores.labels, workshop.stores.comparisons)
     for fact in FACTS[:num]:
         asked = ({"role": "user", "content": f"What is the code of {fact}?"},)
         turn = Interaction(

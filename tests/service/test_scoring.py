@@ -10,6 +10,7 @@ from policies.engine import shipped
 from service.certainty import Certainty
 from service.scoring import BATCH, Scoring
 from store import migrations
+from store.comparisons import Comparisons
 from store.database import Database
 from store.interactions import Interactions
 from store.labels import Labels
@@ -33,6 +34,7 @@ class Room:
         return Scoring(
             interactions=self.interactions,
             labels=self.labels,
+            comparisons=Comparisons(self.db),
             index=self.index,
             embedder=self.embedder,
             certainty=Certainty(self.interactions),
@@ -176,3 +178,24 @@ def test_a_daemon_scores_with_a_local_embedder_and_its_pooling(shared_desk):
     shared_desk.ask("something to score")
     shared_desk.daemon.rounds.score()
     assert shared_desk.daemon.stores.interactions.vectors()[1].shape[1] == 16
+
+
+def test_two_answers_to_one_question_are_asked_about_together_and_once(room: Room) -> None:
+    asked = ({"role": "user", "content": "What is a boat?"},)
+    for number, reply in enumerate(("A ship.", "A small ship.", "A ship.")):
+        room.add(f"boat-{number}", conversation_id="boats", messages=asked, reply=reply)
+    room.add("elsewhere", conversation_id="boats", messages=asked, reply="Wood.", checkpoint_id="other")
+    room.scoring().score_new()
+    tasks = {task.interaction_id: task.other_id for task in room.labels.open_tasks(10)}
+    assert tasks["boat-0"] == "boat-1"
+    assert "boat-1" not in tasks
+    assert tasks["boat-2"] is None
+    assert tasks["elsewhere"] is None
+
+
+def test_an_answer_that_was_cut_off_is_not_compared(room: Room) -> None:
+    asked = ({"role": "user", "content": "What is a boat?"},)
+    for number, (reply, reason) in enumerate((("A ship.", FinishReason.LENGTH), ("Wood.", FinishReason.STOP))):
+        room.add(f"boat-{number}", conversation_id="boats", messages=asked, reply=reply, finish_reason=reason)
+    room.scoring().score_new()
+    assert {task.other_id for task in room.labels.open_tasks(10)} == {None}

@@ -9,6 +9,7 @@ import sqlite_utils
 
 from store import migrations
 from store.audit import AuditChain
+from store.comparisons import Comparisons
 from store.connection import StoreError, connect
 from store.database import Connection, Database
 from store.interactions import Interactions
@@ -18,7 +19,7 @@ from store.runs import Runs
 
 SETS = {"honed.db": migrations.log, "ledger.db": migrations.ledger}
 APPEND_ONLY = {
-    "honed.db": ["interactions", "feedback", "snapshots"],
+    "honed.db": ["interactions", "feedback", "snapshots", "comparisons"],
     "ledger.db": ["audit", "checkpoints", "evaluations", "verdicts", "operators", "approvals", "promotions"],
 }
 TABLES = [(file, table) for file, tables in APPEND_ONLY.items() for table in tables]
@@ -45,6 +46,8 @@ def full(tmp_path: Path, make) -> Path:
     interactions.append(make.interaction())
     interactions.add_feedback(make.feedback())
     interactions.add_score("i1", [1.0, 0.0], 0.5, 0.5, 101.0)
+    interactions.append(make.interaction("i0", reply="Another answer."))
+    Comparisons(log).add(make.comparison())
     Labels(log).add(make.task())
     Runs(log).add_snapshot(make.snapshot())
     Runs(log).create(make.run())
@@ -94,7 +97,8 @@ def test_every_earlier_schema_comes_up_to_date_with_its_rows_kept(
     tables = [r[0] for r in conn.execute("SELECT name FROM main.sqlite_schema WHERE type = 'table'").fetchall()]
     tables = [name for name in tables if not name.startswith("_") and not name.startswith("sqlite_")]
     for table in tables:
-        conn.execute(f"INSERT INTO main.{table} SELECT * FROM source.{table}")  # noqa: S608
+        columns = ", ".join(f'"{row[1]}"' for row in conn.execute(f"PRAGMA main.table_info({table})").fetchall())
+        conn.execute(f"INSERT INTO main.{table} ({columns}) SELECT {columns} FROM source.{table}")  # noqa: S608
     conn.close()
     Database(old, SETS[file]).close()
     assert schema(old) == schema(full / file)
