@@ -3,6 +3,7 @@
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from agent.acquisition import acquire
 from agent.embedding import Embedder
@@ -80,10 +81,8 @@ class Scoring:
             is_empty=not interaction.reply.strip(),
         )
         if should_ask(facts, self._policy_set).allowed:
-            other = self._other_answer(interaction)
-            self._labels.add(
-                LabelTask(uuid.uuid4().hex, interaction.id, now, found.score, found.reason, other_id=other)
-            )
+            task = LabelTask(uuid.uuid4().hex, interaction.id, now, found.score, found.reason)
+            self._labels.add(replace(task, other_id=self._other_answer(interaction)))
 
     def _other_answer(self, interaction: Interaction) -> str | None:
         """Where the same was answered twice in different words, people are asked which is better."""

@@ -35,7 +35,8 @@ class Comparisons:
         """The id of the newest other whole answer of the same checkpoint, in other words, to the same conversation."""
         sql = """SELECT b.id FROM interactions AS a JOIN interactions AS b ON b.conversation_id = a.conversation_id
                  WHERE a.id = ? AND b.id <> a.id AND b.checkpoint_id = a.checkpoint_id AND b.messages = a.messages
-                 AND b.reply <> a.reply AND b.finish_reason = 'stop' AND trim(b.reply) <> '' ORDER BY b.seq DESC LIMIT 1"""
+                 AND b.reply <> a.reply AND b.finish_reason = 'stop' AND trim(b.reply) <> ''
+                 ORDER BY b.seq DESC LIMIT 1"""
         with self._db.read() as conn:
             row = conn.execute(sql, [interaction.id]).fetchone()
         return None if row is None else str(row[0])
