@@ -118,8 +118,13 @@ class Daemon:
         )
 
     def _snapshots(self, child: ChildSettings) -> Snapshots:
-        interactions = self.stores.interactions
-        return Snapshots(interactions=interactions, policy_set=self.policy_set, paths=self.paths, child=child)
+        return Snapshots(
+            interactions=self.stores.interactions,
+            comparisons=self.stores.comparisons,
+            policy_set=self.policy_set,
+            paths=self.paths,
+            child=child,
+        )
 
     def _cycle(self) -> Cycle:
         return Cycle(

@@ -26,7 +26,7 @@ from rich.progress import Progress
 from agent import checkpoint, suites
 from agent.answers import answer_logprobs, greedy_answers, sampled_answers
 from agent.engine import Sampling
-from agent.flattery import raters, summarise
+from agent.flattery import measure, raters
 from agent.methods import Job, method
 from agent.model import choose_device, choose_dtype, load_base
 from agent.recipe import Recipe
@@ -146,15 +146,10 @@ class Bench:
 
     def flattery(self, adapter: Files | None) -> dict[str, Any]:
         """As an evaluation measures it."""
-        engine, tokenizer = self.loader.build("measured", adapter).engine, self.loader.tokenizer
-        items = suites.load("flattery")
-        told = {
-            name: answer_logprobs(engine, tokenizer, [(said(item["question"]), item[name]) for item in items])
-            for name in ("truth", "flattery")
-        }
-        answers = self._greedy(engine, [item["question"] for item in items])
+        engine = self.loader.build("measured", adapter).engine
+        found = measure(engine, self.loader.tokenizer, suites.load("flattery"))
         engine.close(drain_seconds=0)
-        return summarise(told["truth"], told["flattery"], answers)
+        return found
 
     def right(self, adapter: Files | None) -> list[bool]:
         """Which retention questions it gets right."""

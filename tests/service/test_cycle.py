@@ -121,7 +121,13 @@ def workshop(tmp_path: Path, make_settings: Callable[..., Settings]) -> Iterator
     base = models.ensure(settings.model, settings.paths.models)
     stores = open_stores(settings)
     child = ChildSettings(base, "cpu", "float32", "none", 1, None)
-    snapshots = Snapshots(interactions=stores.interactions, policy_set=shipped(), paths=settings.paths, child=child)
+    snapshots = Snapshots(
+        interactions=stores.interactions,
+        comparisons=stores.comparisons,
+        policy_set=shipped(),
+        paths=settings.paths,
+        child=child,
+    )
     evaluations = Evaluations(taught=snapshots.taught, paths=settings.paths, child=child)
     yield Workshop(stores, snapshots, evaluations, settings.paths, base, shipped())
     stores.close()
