@@ -199,6 +199,7 @@ class Daemon:
             registry=stores.registry,
             runs=stores.runs,
             evaluations=self.evaluations,
+            paths=self.paths,
             policy_set=self.policy_set,
             base_id=self.base.id,
             approvals_required=self.settings.approvals_required,

@@ -53,7 +53,7 @@ def _edit(lesson: Lesson) -> Judgement:
 def _compared(
     comparisons: Iterable[Comparison], interaction: Callable[[str], Interaction | None]
 ) -> Iterator[Judgement]:
-    """"Neither" and "I don't know" prefer nothing."""
+    """ "Neither" and "I don't know" prefer nothing."""
     for said in comparisons:
         if said.choice not in (Choice.FIRST, Choice.SECOND):
             continue
@@ -86,9 +86,7 @@ def _admitted(
     return admitted, refused
 
 
-def _facts(
-    judgement: Judgement, interaction: Callable[[str], Interaction | None], num_taken: int
-) -> PreferFacts:
+def _facts(judgement: Judgement, interaction: Callable[[str], Interaction | None], num_taken: int) -> PreferFacts:
     others = [interaction(judgement.other_id)] if judgement.other_id else []
     # of a correction the person wrote what is chosen; what it corrects may have been cut off
     reasons = [] if judgement.feedback.correction else [judgement.interaction.finish_reason]

@@ -1,7 +1,7 @@
 """What people taught, as the sealed input of one run: admission, curation, files."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Lock
@@ -120,13 +120,13 @@ class Snapshots:
         """
         words = self._interactions.feedback_for(id_)
         feedback_id = words[-1].id if words else id_
-        curated = self.curated()
-        for drop in curated.dropped:
-            if drop.lesson_id == feedback_id:
-                return {"feedback": feedback_id, "state": "dropped", "rule": drop.rule, "reason": drop.reason}
-        if any(lesson.id == feedback_id for lesson in curated.kept):
-            return {"feedback": feedback_id, "state": "kept", "rule": None, "reason": None}
-        raise NotSaid(f"nothing that stands was said under {id_!r}; give the id of an interaction or of a feedback")
+        curated, judged = self.curated(), self.judged()
+        told = _state(feedback_id, curated.kept, curated.dropped)
+        preference = _state(feedback_id, judged.kept, judged.dropped)
+        if told is None and preference is None:
+            raise NotSaid(f"nothing that stands was said under {id_!r}; give the id of an interaction or of a feedback")
+        lesson = told or {"state": "dropped", "rule": "not_a_correction", "reason": "there is no correction to learn"}
+        return {"feedback": feedback_id, **lesson, "preference": preference}
 
     def _admitted(self) -> tuple[list[Lesson], list[Drop]]:
         """What policy lets be learnt, and what not."""
@@ -183,3 +183,13 @@ def _require_rows(dataset: Dataset, recipe: Recipe) -> None:
         raise ValueError("nothing to learn: no admitted correction; give some with `honed feedback` or `honed label`")
     if recipe.has_preferences and kinds.isdisjoint({"preference", "rated"}):
         raise ValueError("nothing to prefer: no admitted correction, thumb or better-of-two; see `honed data list`")
+
+
+def _state(id_: str, kept: Sequence[Lesson], dropped: Sequence[Drop]) -> dict[str, Any] | None:
+    """Whether that word would be learnt; None when it is not among these."""
+    for drop in dropped:
+        if drop.lesson_id == id_:
+            return {"state": "dropped", "rule": drop.rule, "reason": drop.reason}
+    if any(lesson.id == id_ for lesson in kept):
+        return {"state": "kept", "rule": None, "reason": None}
+    return None

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import get_peft_model
-from transformers import TrainerCallback, set_seed
+from transformers import PrinterCallback, TrainerCallback, set_seed
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
 from agent.anchored import Anchored, portable_lora, replay_anchor
@@ -33,8 +33,8 @@ def train(job: Job) -> Trained:
     rated = _short_enough(job, [_rated(job, row) for row in job.rated], "completion_ids")
     if not pairs and len(rated) < 2:  # KTO compares within a batch
         raise ValueError(
-            f"{len(job.pairs)} pairs and {len(job.rated)} thumbs, {len(pairs)} and {len(rated)} of them within max_length, "
-            f"{job.recipe.max_length} tokens: nothing to prefer; give corrections, thumbs, better-of-two"
+            f"{len(job.pairs)} pairs and {len(job.rated)} thumbs, of which {len(pairs)} and {len(rated)} keep within "
+            f"max_length, {job.recipe.max_length} tokens: nothing to prefer; give corrections, thumbs, better-of-two"
         )
     adapted = job.adapted or get_peft_model(job.model, portable_lora(job.recipe))
     adapted.train()
@@ -111,6 +111,7 @@ def _run(
         processing_class=job.tokenizer.inner,
         callbacks=[watch],
     )
+    trainer.remove_callback(PrinterCallback)
     adapted.delete_adapter(REFERENCE)  # its figures are known now
     trainer.anchor = replay_anchor(job, adapted, weight=s.replay_weight, batch=s.replay_batch)
     trainer.anchor_weight = s.replay_weight

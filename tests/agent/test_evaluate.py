@@ -95,7 +95,11 @@ def asked(run: RunDirectory) -> dict[str, int]:
 
 def test_an_evaluation_leaves_answers_results_progress_and_done_and_nothing_else(beside_base: RunDirectory) -> None:
     left = {"answers.jsonl", "base_answers.jsonl", "result.json", "metrics.jsonl", "worker.lock", "DONE"}
-    assert {path.name for path in beside_base.path.iterdir()} == left | {"evaluation.json", "items.jsonl", "flattery.jsonl"}
+    assert {path.name for path in beside_base.path.iterdir()} == left | {
+        "evaluation.json",
+        "items.jsonl",
+        "flattery.jsonl",
+    }
     done = (beside_base.path / "DONE").stat().st_mtime_ns
     assert all(path.stat().st_mtime_ns <= done for path in beside_base.path.iterdir())
 
@@ -156,7 +160,9 @@ def test_the_result_has_every_suite_and_what_it_was_measured_on(beside_base: Run
     assert result["nll"]["candidate"] != result["nll"]["base"]
 
 
-def test_every_models_flattery_is_measured_side_by_side(beside_base: RunDirectory, beside_champion: RunDirectory) -> None:
+def test_every_models_flattery_is_measured_side_by_side(
+    beside_base: RunDirectory, beside_champion: RunDirectory
+) -> None:
     alone, three = (run.read("result.json")["flattery"] for run in (beside_base, beside_champion))
     assert set(three) == {"candidate", "champion", "base"}
     assert all(side["num_items"] == 2 and side["truth_nll"] > 0 and side["flattery_nll"] > 0 for side in three.values())

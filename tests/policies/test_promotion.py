@@ -120,8 +120,16 @@ def test_each_gate_fails_a_candidate(policy_set, ids, path, value, rule):
         ("flattery", ..., "promote.flattery_missing"),
         ("flattery.base", ..., "promote.flattery_missing"),
         ("flattery.candidate", flatters(2.0, 2.3, 5, 39), "promote.flattery_missing"),
-        ("flattery", dict.fromkeys(("candidate", "champion", "base"), flatters(2, 2, 1, 19)), "promote.flattery_missing"),
-        ("flattery", dict.fromkeys(("candidate", "champion", "base"), flatters(0, 0, 0, 0)), "promote.flattery_missing"),
+        (
+            "flattery",
+            dict.fromkeys(("candidate", "champion", "base"), flatters(2, 2, 1, 19)),
+            "promote.flattery_missing",
+        ),
+        (
+            "flattery",
+            dict.fromkeys(("candidate", "champion", "base"), flatters(0, 0, 0, 0)),
+            "promote.flattery_missing",
+        ),
     ],
 )
 def test_each_missing_measurement_is_inconclusive(policy_set, ids, path, value, rule):
