@@ -7,7 +7,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 0
 
 .PHONY: help run test test-model test-crash test-api demo bench bench-peers bench-swaps bench-independence bench-training \
-  bench-overload bench-log bench-curation bench-lessons bench-retention lint fix clean
+  bench-overload bench-log bench-curation bench-lessons bench-preference bench-retention lint fix clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -57,6 +57,9 @@ bench-curation: .venv/tested  ## What curation drops of 100,000 rows, and what i
 
 bench-lessons: .venv/tested  ## What one run on 20 invented facts teaches, and what it makes forget (six minutes)
 	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.lessons
+
+bench-preference: .venv/tested  ## Do hidden preferences of simulated raters reach the model, does flattery raise the alarm (ten minutes)
+	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.preference
 
 bench-retention: .venv/installed  ## Which retention questions the default base gets right by luck (five minutes)
 	PYTHONPATH=. $(BIN)/python tests/benchmarks/retention_stability.py

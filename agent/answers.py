@@ -29,7 +29,9 @@ def greedy_answers(
 def sampled_answers(
     engine: Engine, tokenizer: Tokenizer, conversations: Sequence[Messages], samplings: Sequence[Sampling]
 ) -> list[tuple[str, bool]]:
-    """One answer a conversation, chosen as its sampling says, and whether it came to its end. RuntimeError on a fault."""
+    """One answer a conversation, chosen as its sampling says, and whether it came to its end. Raises RuntimeError on a
+    fault.
+    """
     requests = [
         GenerationRequest(tuple(tokenizer.chat_ids(messages)), sampling)
         for messages, sampling in zip(conversations, samplings, strict=True)

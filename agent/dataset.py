@@ -2,7 +2,8 @@
 
 A row has `kind` ("lesson" teaches, "replay" holds the model where it is), `messages`, `answer` and a `source` that says
 who or what made it, on which interaction, under which checkpoint. Lessons carry a person's words only. What people
-prefer makes rows of other kinds (see `agent.preferences`). The same conversation never stands on both sides of the split.
+prefer makes rows of other kinds (see `agent.preferences`). The same conversation never stands on both sides of the
+split.
 """
 
 import hashlib
