@@ -101,7 +101,8 @@ def test_a_review_names_the_rater_whose_thumbs_ask_for_flattery(desk: Desk) -> N
         rate(desk, answered(desk, f"down-{n}", f"It is plainly the number {n}."), Rating.DOWN, "eve")
     rows(desk, PREFERENCE)
     (rater,) = [json.loads(line) for line in (desk.daemon.paths.run("run-1") / "raters.jsonl").read_text().splitlines()]
-    assert (rater["principal"], rater["num_rated"], rater["alarms"]) == ("eve", 16, ["praise"])
+    assert (rater["principal"], rater["num_rated"], rater["praise"]) == ("eve", 16, 1.0)
+    assert "praise" in rater["alarms"]
 
 
 def test_an_operator_may_train_on_what_people_prefer_alone(desk: Desk) -> None:
