@@ -3,7 +3,9 @@
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from service.cli import label
 from store.records import Choice, LabelState, LabelTask
 from tests.service.conftest import Desk, post
 
@@ -99,3 +101,41 @@ def test_a_comparison_given_unasked_settles_the_question(desk: Desk) -> None:
     task = ask(desk, first, second)
     compare(desk, second, first, "neither")
     assert desk.daemon.stores.labels.get(task).state is LabelState.COMPARED
+
+
+class Wire:
+    """The command line's client, over the desk's own app."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    def get(self, path: str) -> Any:
+        return self._desk.operator.get(path).json()
+
+    def post(self, path: str, body: Any) -> Any:
+        return post(self._desk.operator, path, body).json()
+
+
+@pytest.mark.parametrize(
+    ("typed", "choice"), [("1", "first"), ("2", "second"), ("n", "neither"), ("d", "unknown"), ("s", None), ("q", None)]
+)
+def test_honed_label_shows_two_answers_and_takes_one_key(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, typed: str, choice: str | None
+) -> None:
+    first, second = two_answers(desk)
+    task = ask(desk, first, second)
+    monkeypatch.setattr(label, "client", lambda: Wire(desk))
+    shown = CliRunner().invoke(label.command, [], input=f"{typed}\n", catch_exceptions=False).output
+    assert "answer 1: " in shown
+    assert "answer 2: " in shown
+    said = [comparison.choice for comparison in desk.daemon.stores.comparisons.standing()]
+    assert said == ([choice] if choice else [])
+    is_open = desk.daemon.stores.labels.get(task).state is LabelState.OPEN
+    assert is_open is (typed == "q")
+
+
+def test_honed_label_settles_one_question_about_two_answers_by_id(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = ask(desk, *two_answers(desk))
+    monkeypatch.setattr(label, "client", lambda: Wire(desk))
+    done = CliRunner().invoke(label.command, [task, "--better", "neither"], catch_exceptions=False)
+    assert done.output == "compared\n"

@@ -7,8 +7,12 @@ from typing import Any
 import pytest
 
 from agent.recipe import Recipe
+from agent.rundir import RunDirectory
+from service.cli.review import show
+from service.snapshots import RATERS
 from store.records import Interaction, Rating
 from tests.service.conftest import Desk, post
+from tests.service.ledger_fakes import add_candidate
 
 BOTH = Recipe(method="sft+preference")
 PREFERENCE = Recipe(method="preference")
@@ -103,6 +107,25 @@ def test_a_review_names_the_rater_whose_thumbs_ask_for_flattery(desk: Desk) -> N
     (rater,) = [json.loads(line) for line in (desk.daemon.paths.run("run-1") / "raters.jsonl").read_text().splitlines()]
     assert (rater["principal"], rater["num_rated"], rater["praise"]) == ("eve", 16, 1.0)
     assert "praise" in rater["alarms"]
+
+
+def test_the_alarm_stands_on_the_review_and_on_the_screen(
+    desk: Desk, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    candidate = add_candidate(desk.daemon)
+    run = RunDirectory(desk.daemon.paths.run(candidate.run_id))
+    run.path.mkdir(parents=True)
+    calm = {"principal": "ann", "num_rated": 20, "praise": None, "length": 0.1, "alarms": []}
+    eve = {"principal": "eve", "num_rated": 16, "praise": 0.9, "length": 0.2, "alarms": ["praise"]}
+    run.write_rows(RATERS, [eve, calm])
+    review = desk.operator.get("/operator/review").json()
+    assert review["raters"] == [eve, calm]
+    show(review)
+    shown = capsys.readouterr().out
+    assert "alarm: the thumbs of eve go with praise or agreement (of 16; correlation with praise 0.90" in shown
+    assert "thumbs of ann" not in shown
+    assert "answers a wrong opinion with praise" in " ".join(shown.split())
 
 
 def test_an_operator_may_train_on_what_people_prefer_alone(desk: Desk) -> None:
