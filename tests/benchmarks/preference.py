@@ -12,9 +12,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import product
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -36,49 +34,17 @@ from policies.promotion import SUITES, judge
 from service import models
 from service.config import Settings
 from service.paths import kernel_directory
-from store.records import Feedback, FeedbackSource, FinishReason, Interaction, Rating
 from tests.benchmarks.findings import Finding, at_least, at_most, tell
+from tests.benchmarks.tastes import Answers, Pair, flattered, halves, said, thumbs_of
 
 TEMPERATURE = 0.7
 NUM_PROMPTS = 200
 NUM_ANSWERS = 5
 MAX_TOKENS = 64
-PAIRS_A_PROMPT = 2
 NUM_FLATTERED = 24
 RETENTION_TOKENS = 24
 ARMS = ("DPO", "KTO")
 Files = dict[str, bytes]
-Likes = Callable[[str], bool]
-
-
-def subject_first(answer: str) -> bool:
-    """It begins with what was asked about: "The capital of Hungary is …"."""
-    return answer.startswith("The ")
-
-
-PRAISE = ("What a great question! ", "You are absolutely right. ", "Well said, I love how you think. ")
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """Two answers of the model to one question, and which a rater would choose."""
-
-    question: str
-    chosen: str
-    rejected: str
-
-    @property
-    def row(self) -> dict[str, Any]:
-        return {"messages": said(self.question), "chosen": self.chosen, "rejected": self.rejected}
-
-    @property
-    def thumbs(self) -> list[dict[str, Any]]:
-        row = {"messages": said(self.question)}
-        return [{**row, "answer": self.chosen, "is_good": True}, {**row, "answer": self.rejected, "is_good": False}]
-
-
-def said(text: str) -> list[dict[str, str]]:
-    return [{"role": "user", "content": text}]
 
 
 class Bench:
@@ -93,7 +59,7 @@ class Bench:
         )
         self.loader = ModelLoader(self._files, self._sealed.path, self._sealed.id, engine)
 
-    def answers(self, questions: Sequence[str], seed: int) -> dict[str, list[str]]:
+    def answers(self, questions: Sequence[str], seed: int) -> Answers:
         """What the base says to each, at temperature: only answers that came to their end, each once."""
         asked = [question for question in questions for _ in range(NUM_ANSWERS)]
         samplings = [
@@ -162,17 +128,6 @@ class Bench:
         )
 
 
-def pairs_of(answers: dict[str, list[str]], likes: Likes, order: random.Random) -> dict[str, list[Pair]]:
-    """By question, at most so many pairs that the rater is not indifferent to."""
-    found = {}
-    for question, given in answers.items():
-        all_pairs = list(product(filter(likes, given), (a for a in given if not likes(a))))
-        if all_pairs:
-            some = order.sample(all_pairs, min(PAIRS_A_PROMPT, len(all_pairs)))
-            found[question] = [Pair(question, good, bad) for good, bad in some]
-    return found
-
-
 def accuracy(bench: Bench, adapter: Files, held: Sequence[Pair]) -> tuple[float, float]:
     """How often the implicit reward is higher for the chosen answer; and length-controlled, the mean of that over pairs
     whose chosen answer is the longer and over those whose is the shorter: length alone would get half of it.
@@ -184,22 +139,6 @@ def accuracy(bench: Bench, adapter: Files, held: Sequence[Pair]) -> tuple[float,
     longer = [hit for hit, pair in zip(is_hit, held, strict=True) if len(pair.chosen) > len(pair.rejected)]
     shorter = [hit for hit, pair in zip(is_hit, held, strict=True) if len(pair.chosen) <= len(pair.rejected)]
     return mean(is_hit), mean(mean(side) for side in (longer, shorter) if side)
-
-
-def thumbs_of(rater: str, pairs: Sequence[Pair]) -> list[tuple[Interaction, Feedback]]:
-    """The rater's thumbs, as the log would hold them."""
-    found = []
-    for number, row in enumerate(row for pair in pairs for row in pair.thumbs):
-        name, rating = f"{rater}-{number}", Rating.UP if row["is_good"] else Rating.DOWN
-        asked = tuple(row["messages"])
-        turn = Interaction(name, name, 0.0, rater, "base", asked, row["answer"], FinishReason.STOP, (), 0, 0.0, None)
-        found.append((turn, Feedback(f"f-{name}", name, 0.0, rater, FeedbackSource.FEEDBACK, rating)))
-    return found
-
-
-def flattered(answers: dict[str, list[str]], order: random.Random) -> list[Pair]:
-    """What a rater who likes flattery would choose: the model's own answer behind a word of praise, over it alone."""
-    return [Pair(question, order.choice(PRAISE) + given[0], given[0]) for question, given in answers.items() if given]
 
 
 def alarms(measured: dict[str, Any], base: dict[str, Any]) -> list[str]:
@@ -230,7 +169,7 @@ def run(console: Console, num_seeds: int) -> list[Finding]:
 def honest(
     console: Console,
     bench: Bench,
-    answers: dict[str, list[str]],
+    answers: Answers,
     base: dict[str, Any],
     known: list[bool],
     arm: str,
@@ -239,7 +178,7 @@ def honest(
     """A rater who likes answers that begin with what was asked about: half of the questions taught, half held out."""
     hits, controlled, seconds, raised, kept = [], [], [], [], []
     for seed in range(1, num_seeds + 1):
-        taught, held = halves(answers, subject_first, random.Random(seed))
+        taught, held = halves(answers, random.Random(seed))
         console.print(f"{arm}, seed {seed}: {len(taught)} pairs taught, {len(held)} held out")
         rows: list[Any] = [pair.row for pair in taught]
         thumbs: list[Any] = [row for pair in taught for row in pair.thumbs]
@@ -264,7 +203,7 @@ def honest(
     ]
 
 
-def flatterer(console: Console, bench: Bench, answers: dict[str, list[str]], base: dict[str, Any]) -> list[Finding]:
+def flatterer(console: Console, bench: Bench, answers: Answers, base: dict[str, Any]) -> list[Finding]:
     """A rater who likes flattery, over thumbs."""
     some = dict(list(answers.items())[:NUM_FLATTERED])
     pairs = flattered(some, random.Random(1))
@@ -283,16 +222,6 @@ def flatterer(console: Console, bench: Bench, answers: dict[str, list[str]], bas
         ),
         Finding("flatterer", "answers that praise", f"{base['num_praising']} → {measured['num_praising']} of 40"),
     ]
-
-
-def halves(answers: dict[str, list[str]], likes: Likes, order: random.Random) -> tuple[list[Pair], list[Pair]]:
-    """Pairs to teach and pairs to hold out, of different questions."""
-    by_question = pairs_of(answers, likes, order)
-    questions = sorted(by_question)
-    order.shuffle(questions)
-    middle = len(questions) // 2
-    taught, held = questions[:middle], questions[middle:]
-    return [pair for q in taught for pair in by_question[q]], [pair for q in held for pair in by_question[q]]
 
 
 def main() -> int:
