@@ -10,7 +10,8 @@ from agent.preferences import few_thumbs
 from agent.scoring import normalise
 from policies.admission import PreferFacts, may_prefer
 from policies.engine import PolicySet
-from store.records import Choice, Comparison, Feedback, FinishReason, Interaction, Rating
+from store.comparisons import Choice, Comparison
+from store.records import Feedback, FinishReason, Interaction, Rating
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,19 +7,10 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 
-from store.comparisons import Comparisons
+from store.comparisons import Choice, Comparison, Comparisons
 from store.interactions import Interactions
 from store.labels import Labels, NotOpen
-from store.records import (
-    Choice,
-    Comparison,
-    Feedback,
-    FeedbackSource,
-    Interaction,
-    LabelState,
-    LabelTask,
-    Rating,
-)
+from store.records import Feedback, FeedbackSource, Interaction, LabelState, LabelTask, Rating
 
 LABEL_STATES = {
     "answer": LabelState.ANSWERED,

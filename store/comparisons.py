@@ -1,10 +1,35 @@
 """What people said of two answers to one question: append and query."""
 
+from dataclasses import dataclass
+from enum import StrEnum
+
 from store.connection import Connection
 from store.database import Database
 from store.interactions import UnknownInteraction
-from store.records import Comparison, Interaction
+from store.records import FeedbackSource, Interaction
 from store.rows import fetch, fetch_number, from_row, insert, to_row
+
+
+class Choice(StrEnum):
+    """Which of two answers to one question is better."""
+
+    FIRST = "first"
+    SECOND = "second"
+    NEITHER = "neither"
+    UNKNOWN = "unknown"  # "I don't know"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A person's word on two answers of the model to one question. Of one person on one pair, the newest stands."""
+
+    id: str
+    first_id: str  # an interaction, as `second_id`
+    second_id: str
+    created_at: float
+    principal: str
+    source: FeedbackSource
+    choice: Choice
 
 
 class NotComparable(ValueError):

@@ -6,11 +6,11 @@ What to ask, and how many questions a day, is decided elsewhere.
 from collections.abc import Sequence
 from typing import Any
 
-from store.comparisons import insert_comparison
+from store.comparisons import Comparison, insert_comparison
 from store.connection import Connection
 from store.database import Database, StoreError
 from store.interactions import UnknownInteraction
-from store.records import Comparison, Feedback, LabelState, LabelTask
+from store.records import Feedback, LabelState, LabelTask
 from store.rows import fetch, fetch_number, fetch_one, from_row, insert, to_row
 
 

@@ -28,15 +28,6 @@ class Rating(StrEnum):
     DOWN = "down"
 
 
-class Choice(StrEnum):
-    """Which of two answers to one question is better."""
-
-    FIRST = "first"
-    SECOND = "second"
-    NEITHER = "neither"
-    UNKNOWN = "unknown"  # "I don't know"
-
-
 class FeedbackSource(StrEnum):
     """Where a person's word came from."""
 
@@ -138,19 +129,6 @@ class Feedback:
     correction: str | None = None
     comment: str | None = None
     is_excluded: bool = False  # "don't learn this"
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """A person's word on two answers of the model to one question. Of one person on one pair, the newest stands."""
-
-    id: str
-    first_id: str  # an interaction, as `second_id`
-    second_id: str
-    created_at: float
-    principal: str
-    source: FeedbackSource
-    choice: Choice
 
 
 @dataclass(frozen=True, slots=True)

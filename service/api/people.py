@@ -11,9 +11,9 @@ from service.api.errors import ApiError
 from service.api.parts import Parts
 from service.api.schemas import FeedbackRequest
 from service.teaching import NothingSaid
-from store.comparisons import NotComparable
+from store.comparisons import Comparison, NotComparable
 from store.interactions import UnknownInteraction
-from store.records import Comparison, Feedback
+from store.records import Feedback
 
 WEB = Path(__file__).parent.parent / "web"
 PAGE_FILES = {"/": "index.html", "/app.js": "app.js", "/style.css": "style.css"}

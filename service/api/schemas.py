@@ -25,7 +25,8 @@ from service.api.forms import (
     ToolCall,
 )
 from service.api.strict import Strict
-from store.records import Choice, Rating
+from store.comparisons import Choice
+from store.records import Rating
 
 MAX_MESSAGES = 1024
 MAX_STOPS = 4

@@ -6,7 +6,8 @@ import pytest
 from click.testing import CliRunner
 
 from service.cli import label
-from store.records import Choice, LabelState, LabelTask
+from store.comparisons import Choice
+from store.records import LabelState, LabelTask
 from tests.service.conftest import Desk, post
 
 

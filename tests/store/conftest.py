@@ -8,14 +8,13 @@ import pytest
 
 from store import migrations
 from store.audit import AuditChain
+from store.comparisons import Choice, Comparison
 from store.database import Database
 from store.interactions import Interactions
 from store.labels import Labels
 from store.records import (
     Approval,
     Checkpoint,
-    Choice,
-    Comparison,
     DatasetSnapshot,
     Decision,
     Evaluation,

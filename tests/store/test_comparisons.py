@@ -2,11 +2,11 @@
 
 import pytest
 
-from store.comparisons import Comparisons, NotComparable
+from store.comparisons import Choice, Comparisons, NotComparable
 from store.database import Database
 from store.interactions import Interactions, UnknownInteraction
 from store.labels import AlreadyAsked, Labels
-from store.records import Choice, LabelState
+from store.records import LabelState
 
 
 @pytest.fixture
