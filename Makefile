@@ -58,7 +58,7 @@ bench-curation: .venv/tested  ## What curation drops of 100,000 rows, and what i
 bench-lessons: .venv/tested  ## What one run on 20 invented facts teaches, and what it makes forget (six minutes)
 	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.lessons
 
-bench-preference: .venv/tested  ## Do hidden preferences of simulated raters reach the model, does flattery raise the alarm (ten minutes)
+bench-preference: .venv/tested  ## Do hidden preferences of simulated raters reach the model, does flattery raise the alarm (ten minutes a seed)
 	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.preference
 
 bench-retention: .venv/installed  ## Which retention questions the default base gets right by luck (five minutes)

@@ -21,7 +21,7 @@ class PreferenceSettings:
     max_steps: int = 200
     warmup_steps: int = 2
     replay_batch: int = 6
-    replay_weight: float = 4.0
+    replay_weight: float = 8.0
 
     def __post_init__(self) -> None:
         _require(self, ("beta", "learning_rate", "batch", "passes", "max_steps"), is_positive=True)
