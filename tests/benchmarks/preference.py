@@ -17,6 +17,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.progress import Progress
 
@@ -93,7 +94,9 @@ class Bench:
                 pairs=pairs,
                 rated=rated,
             )
+            torch.set_num_threads(os.cpu_count() or 1)  # the engine's kernels had made torch step back
             trained = method("preference")(job)
+            torch.set_num_threads(1)
             seconds = time.perf_counter() - began
             directory = Path(scratch) / "adapter"
             checkpoint.save(trained.model, directory, self._sealed.id)
