@@ -46,8 +46,11 @@ def router(parts: Parts) -> APIRouter:
                 correction=body.correction,
                 comment=body.comment,
             )
-        except UnknownInteraction as error:
-            raise ApiError(404, str(error), param="interaction_id", code="interaction_not_found") from None
+        except UnknownInteraction:
+            named = " or ".join(map(repr, filter(None, (body.interaction_id, body.other_id))))
+            raise ApiError(
+                404, f"no interaction {named}", param="interaction_id", code="interaction_not_found"
+            ) from None
         except NothingSaid as error:
             raise ApiError(400, str(error), param="rating", code="invalid_value") from None
         except NotComparable as error:
