@@ -8,7 +8,7 @@ export GOMP_SPINCOUNT ?= 0
 
 .PHONY: help run test test-model test-crash test-api demo bench bench-peers bench-swaps bench-independence bench-training \
   bench-overload bench-log bench-curation bench-lessons bench-nights bench-train bench-detection bench-labels \
-  bench-scale bench-retention lint fix clean
+  bench-preference bench-scale bench-retention lint fix clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -70,6 +70,9 @@ bench-detection: .venv/tested  ## How well uncertainty tells wrong answers from 
 
 bench-labels: .venv/tested  ## Labels to the same accuracy: active beside random, over five seeds (hours; takes up where it stopped)
 	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.labels
+
+bench-preference: .venv/tested  ## Do hidden preferences of simulated raters reach the model, does flattery raise the alarm (ten minutes a seed)
+	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.preference
 
 bench-retention: .venv/installed  ## Which retention questions the default base gets right by luck (five minutes)
 	PYTHONPATH=. $(BIN)/python tests/benchmarks/retention_stability.py

@@ -8,7 +8,7 @@ from typing import Any
 
 from agent.engine import Engine, Event, Finished, GenerationRequest, PromptRead, Sampling, Token
 from agent.tokenizer import Tokenizer
-from store.records import TokenTrace
+from store.records import FinishReason, TokenTrace
 
 Messages = Sequence[Mapping[str, Any]]
 
@@ -48,23 +48,46 @@ def traced_answers(
     return [_traced(events) for events in _all(engine, requests, on_answer)]
 
 
+def sampled_answers(
+    engine: Engine, tokenizer: Tokenizer, conversations: Sequence[Messages], samplings: Sequence[Sampling]
+) -> list[tuple[str, bool]]:
+    """One answer a conversation, chosen as its sampling says, and whether it came to its end. Raises RuntimeError on a
+    fault.
+    """
+    requests = [
+        GenerationRequest(tuple(tokenizer.chat_ids(messages)), sampling)
+        for messages, sampling in zip(conversations, samplings, strict=True)
+    ]
+    found = _all(engine, requests, lambda done: None)
+    return [(_traced(events).text, _is_whole(events)) for events in found]
+
+
 def mean_nll(engine: Engine, tokenizer: Tokenizer, pairs: Sequence[tuple[Messages, str]]) -> float:
     """Mean negative log-likelihood (nats a token) of given answers: on the base's own answers, a measure of drift.
     ValueError when there is nothing to measure on.
     """
+    told = [one for one in answer_logprobs(engine, tokenizer, pairs) if one]
+    if not told:
+        raise ValueError("no retention answers to measure drift on; the suite is empty")
+    return -sum(map(sum, told)) / sum(map(len, told))
+
+
+def answer_logprobs(engine: Engine, tokenizer: Tokenizer, pairs: Sequence[tuple[Messages, str]]) -> list[list[float]]:
+    """The log-probability (nats) of each token of each given answer; none for an answer without tokens."""
     requests, lengths = [], []
     for messages, answer in pairs:
         prompt, target = tokenizer.chat_ids(messages), tokenizer.ids(answer)
+        lengths.append(len(target))
         if target:
             ids = (*prompt, *target)
             requests.append(GenerationRequest(ids, Sampling(max_tokens=0), prompt_logprobs=0))
-            lengths.append(len(target))
-    if not requests:
-        raise ValueError("no retention answers to measure drift on; the suite is empty")
-    read = _all(engine, requests, lambda done: None)
-    told = [next(event for event in events if isinstance(event, PromptRead)) for events in read]
-    total = sum(sum(token.logprob for token in one.tokens[-n:]) for one, n in zip(told, lengths, strict=True))
-    return -total / sum(lengths)
+    read = iter(_all(engine, requests, lambda done: None))
+    return [_last_logprobs(next(read), length) if length else [] for length in lengths]
+
+
+def _last_logprobs(events: Sequence[Event], count: int) -> list[float]:
+    told = next(event for event in events if isinstance(event, PromptRead))
+    return [token.logprob for token in told.tokens[-count:]]
 
 
 def _all(engine: Engine, requests: Sequence[GenerationRequest], on_done: Callable[[int], None]) -> list[list[Event]]:
@@ -83,6 +106,10 @@ def _all(engine: Engine, requests: Sequence[GenerationRequest], on_done: Callabl
             num_done += 1
             on_done(num_done)
     return found
+
+
+def _is_whole(events: Sequence[Event]) -> bool:
+    return any(isinstance(event, Finished) and event.reason is FinishReason.STOP for event in events)
 
 
 def _put(events: "queue.SimpleQueue[tuple[int, Event]]", index: int, event: Event) -> None:

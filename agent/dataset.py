@@ -1,8 +1,9 @@
 """Interactions and people's words to training rows: the curated snapshot of one run. Pure; files are the caller's.
 
 A row has `kind` ("lesson" teaches, "replay" holds the model where it is), `messages`, `answer` and a `source` that says
-who or what made it, on which interaction, under which checkpoint. Lessons carry a person's words only. The same
-conversation never stands on both sides of the split.
+who or what made it, on which interaction, under which checkpoint. Lessons carry a person's words only. What people
+prefer makes rows of other kinds (see `agent.preferences`). The same conversation never stands on both sides of the
+split.
 """
 
 import hashlib
@@ -11,11 +12,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from agent.curation.lesson import Judgement
+from agent.preferences import preference_row
 from agent.scoring import answer_key, normalise
 from agent.wordings import held_out_wordings, training_wordings
 from store.records import Feedback, Interaction
 
 Row = dict[str, Any]
+JUDGED = {"rated": ", rated", "preference": ", preferred"}  # beside who made a row
 Message = Mapping[str, Any]
 
 
@@ -28,10 +32,17 @@ class DatasetSettings:
     holdout_share: float = 0.0
     min_conversations_for_holdout: int = 20
     max_replay_from_log: int = 16
+    max_thumbs_per_person: int = 2  # or, where it is more:
+    max_thumb_share: float = 0.25  # of all judgements, for one person's thumbs
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.holdout_share < 0.5:
             raise ValueError(f"holdout_share must be in [0, 0.5), got {self.holdout_share}")
+        if self.max_thumbs_per_person < 0 or not 0.0 <= self.max_thumb_share <= 1.0:
+            raise ValueError(
+                "max_thumbs_per_person must not be negative and max_thumb_share in [0, 1], got "
+                f"{self.max_thumbs_per_person} and {self.max_thumb_share}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +55,7 @@ class Dataset:
     @property
     def sources(self) -> dict[str, int]:
         """Training rows by who or what made them."""
-        return dict(Counter(str(row["source"]["made_by"]) for row in self.train))
+        return dict(Counter(str(row["source"]["made_by"]) + JUDGED.get(row["kind"], "") for row in self.train))
 
 
 def build(
@@ -52,13 +63,21 @@ def build(
     confident: Sequence[Interaction],
     everyday: Sequence[Mapping[str, str]],
     settings: DatasetSettings,
+    *,
+    has_lessons: bool = True,
+    judged: Sequence[Judgement] = (),
 ) -> Dataset:
-    """One snapshot out of curated corrections (oldest first), sure answers, and everyday prompts."""
+    """One snapshot out of curated corrections (oldest first), sure answers, everyday prompts, and curated judgements.
+    Without lessons, corrections are only held out, or stand in judgements.
+    """
     lessons = list(taught)
     held = _held_out(lessons, settings)
-    train = [row for lesson in lessons if lesson[0].conversation_id not in held for row in _lesson_rows(*lesson)]
+    learnt = [lesson for lesson in lessons if has_lessons and lesson[0].conversation_id not in held]
+    train = [row for lesson in learnt for row in _lesson_rows(*lesson)]
+    train += [preference_row(one) for one in judged if one.interaction.conversation_id not in held]
     holdout = [_row("lesson", i.messages, f, i, "person") for i, f in lessons if i.conversation_id in held]
     questions = {normalise(interaction.question) for interaction, _ in lessons}
+    questions |= {normalise(judgement.question) for judgement in judged}
     sure = [interaction for interaction in confident if interaction.conversation_id not in held]
     train += [row for row in _replay_rows(sure, everyday, settings) if normalise(_question(row)) not in questions]
     return Dataset(tuple(train), tuple(holdout))

@@ -25,7 +25,9 @@ def work(run: RunDirectory, job: dict[str, Any]) -> None:
     from agent import results
     from agent.answers import mean_nll
     from agent.checkpoint import read
+    from agent.flattery import measure
 
+    pleasing = run.rows("flattery.jsonl")  # {question, truth, flattery}
     items = run.rows("items.jsonl")  # {suite, messages, keys, expected, base_answer?}
     run.progress("load", 0, 1)
     loader = child.load_served(job, max_waiting=MAX_WAITING)
@@ -38,17 +40,19 @@ def work(run: RunDirectory, job: dict[str, Any]) -> None:
         right = _known(items, answers["base"]) or known  # also a base that gets none right can be drifted from
         asked_nll = [(line["messages"], line["answer"]) for line in right][:NLL_ITEMS]
         nll = {"base": mean_nll(engine, loader.tokenizer, asked_nll)}
+        flattery = {"base": measure(engine, loader.tokenizer, pleasing)}
     for name in ("champion", "candidate"):
         adapter = job[f"{name}_adapter"]
         if adapter is None:  # the champion is the base
-            answers[name], nll[name] = answers["base"], nll["base"]
+            answers[name], nll[name], flattery[name] = answers["base"], nll["base"], flattery["base"]
             continue
         with _engine(loader, name, read(Path(adapter))) as engine:
             answers[name] = _ask(run, name, engine, loader.tokenizer, items, job["max_tokens"])
             nll[name] = mean_nll(engine, loader.tokenizer, asked_nll)
+            flattery[name] = measure(engine, loader.tokenizer, pleasing)
     lines = results.side_by_side(items, answers)
     run.write_rows("answers.jsonl", lines)
-    run.write("result.json", results.summarise(lines, nll, job))
+    run.write("result.json", {**results.summarise(lines, nll, job), "flattery": flattery})
 
 
 @contextmanager

@@ -1,14 +1,42 @@
 """How a run trains: the numbers that go into its record and manifest. Standard library only."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
+
+METHODS = ("preference", "sft", "sft+preference")  # a mix goes in this order, on one adapter
+
+
+@dataclass(frozen=True, slots=True)
+class PreferenceSettings:
+    """Numbers of `preference`: DPO with a supervised term on pairs, KTO on thumbs, replay as a KL to the base."""
+
+    beta: float = 0.1  # how little may be moved for how sure a preference
+    sft_weight: float = 0.1  # of the loss on the chosen answers, so that they don't fall along with the rejected
+    learning_rate: float = 5e-4
+    batch: int = 8  # pairs, or twice as many thumbs
+    passes: float = 3.0  # over the rows
+    min_steps: int = 8
+    max_steps: int = 200
+    warmup_steps: int = 2
+    replay_batch: int = 6
+    replay_weight: float = 8.0
+
+    def __post_init__(self) -> None:
+        _require(self, ("beta", "learning_rate", "batch", "passes", "max_steps"), is_positive=True)
+        _require(self, ("sft_weight", "min_steps", "warmup_steps", "replay_batch", "replay_weight"), is_positive=False)
+
+    def steps(self, num_rows: int, batch: int) -> int:
+        """How many steps so many rows get: `passes` over them, within the bounds."""
+        return min(self.max_steps, max(self.min_steps, math.ceil(self.passes * num_rows / batch)))
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Supervised lessons with replay as a KL to the base, on a LoRA adapter that starts from the base."""
+    """Supervised lessons with replay as a KL to the base, on a LoRA adapter that starts from the base; or what people
+    prefer, or both.
+    """
 
     method: str = "sft"
     rank: int = 16
@@ -31,26 +59,25 @@ class Recipe:
     drift_weight: float = 100.0  # of the adapter's own KL, as the survey foretells it
     survey_lessons: int = 128  # lesson rows read to know what is special
     seed: int = 17
+    preference: PreferenceSettings = field(default_factory=PreferenceSettings)
 
     def __post_init__(self) -> None:
-        for name in (
-            "rank",
-            "alpha",
-            "learning_rate",
-            "lesson_batch",
-            "passes",
-            "max_steps",
-            "replay_tokens",
-            "max_length",
-            "aim_floor",
-            "soften_floor",
-            "survey_lessons",
-        ):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"recipe {name} must be positive, got {getattr(self, name)}")
-        for name in ("replay_weight", "replay_batch", "drift_weight"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"recipe {name} must not be negative, got {getattr(self, name)}")
+        if self.method not in METHODS:
+            raise ValueError(f"unknown learning method {self.method!r}; there are {', '.join(METHODS)}")
+        positive: tuple[str, ...] = ("rank", "alpha", "learning_rate", "lesson_batch", "passes", "max_steps")
+        positive += ("replay_tokens", "max_length", "aim_floor", "soften_floor", "survey_lessons")
+        _require(self, positive, is_positive=True)
+        _require(self, ("replay_weight", "replay_batch", "drift_weight"), is_positive=False)
+
+    @property
+    def has_lessons(self) -> bool:
+        """Whether it learns from corrections as supervised lessons."""
+        return "sft" in self.method.split("+")
+
+    @property
+    def has_preferences(self) -> bool:
+        """Whether it learns from what people prefer."""
+        return "preference" in self.method.split("+")
 
     def steps(self, num_lessons: int) -> int:
         """How many steps so many lesson rows get: `passes` over them, within the bounds."""
@@ -62,7 +89,25 @@ class Recipe:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Recipe":
-        unknown = set(values) - {field.name for field in fields(cls)}
-        if unknown:
-            raise ValueError(f"unknown recipe settings {sorted(unknown)}")
-        return cls(**values)
+        """A recipe as `to_json` writes it; what is not named has its default. ValueError names what is unknown."""
+        preference = values.get("preference", {})
+        if not isinstance(preference, Mapping):
+            raise ValueError(f"recipe preference must be an object of its settings, got {preference!r}")
+        _require_known("preference.", preference, PreferenceSettings)
+        _require_known("", values, cls)
+        return cls(**{**values, "preference": PreferenceSettings(**preference)})
+
+
+def _require(settings: Any, names: Iterable[str], *, is_positive: bool) -> None:
+    for name in names:
+        value = getattr(settings, name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"recipe {name} must be a number, got {value!r}")
+        if value < 0 or (is_positive and value == 0):
+            raise ValueError(f"recipe {name} must {'be positive' if is_positive else 'not be negative'}, got {value}")
+
+
+def _require_known(where: str, values: Mapping[str, Any], kind: Any) -> None:
+    unknown = set(values) - {one.name for one in fields(kind)}
+    if unknown:
+        raise ValueError(f"unknown recipe settings {sorted(where + str(name) for name in unknown)}")

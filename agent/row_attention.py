@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.masking_utils import sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from agent.layout import Layout
@@ -134,6 +135,7 @@ def _rows(
 def attend_by_rows(model: PreTrainedModel) -> None:
     """Let the model use `attend`; its calls pass `options`."""
     AttentionInterface.register(NAME, attend)
+    AttentionMaskInterface.register(NAME, sdpa_mask)  # for calls without a plan
     model.set_attn_implementation(NAME)
 
 

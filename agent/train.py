@@ -10,6 +10,8 @@ from typing import Any
 from agent import child
 from agent.rundir import SURVEY_FILE, TRAIN_INPUT, RunDirectory
 
+KINDS = {"lesson": "num_lessons", "replay": "num_replay", "preference": "num_pairs", "rated": "num_rated"}
+
 
 def work(run: RunDirectory, job: dict[str, Any]) -> None:
     """Read rows, train, leave `adapter/` and `result.json`."""
@@ -25,21 +27,32 @@ def work(run: RunDirectory, job: dict[str, Any]) -> None:
     model = child.load_for_training(job)
     run.progress("load", 1, 1)
     rows = run.rows("train.jsonl")
-    lessons = [row for row in rows if row["kind"] == "lesson"]
-    if not lessons:
+    by_kind = {kind: [row for row in rows if row["kind"] == kind] for kind in KINDS}
+    if recipe.has_lessons and not by_kind["lesson"]:
         raise ValueError("train.jsonl holds no lesson; there is nothing to learn")
-    replay = [row for row in rows if row["kind"] == "replay"]
 
     def survey() -> Survey:
         kept = Path(job["survey"]) if job["survey"] else None
-        rows = everyday_rows(tokenizer, recipe.replay_tokens)
-        return survey_of(model, rows, job["base_id"], kept, run.path / SURVEY_FILE, partial(run.progress, "survey"))
+        everyday = everyday_rows(tokenizer, recipe.replay_tokens)
+        return survey_of(model, everyday, job["base_id"], kept, run.path / SURVEY_FILE, partial(run.progress, "survey"))
 
     with TemporaryDirectory(dir=run.path, prefix=".scratch-") as scratch:
-        trained = method(recipe.method)(Job(model, tokenizer, lessons, replay, recipe, scratch, run.progress, survey))
+        learn = Job(
+            model,
+            tokenizer,
+            by_kind["lesson"],
+            by_kind["replay"],
+            recipe,
+            scratch,
+            run.progress,
+            survey,
+            pairs=by_kind["preference"],
+            rated=by_kind["rated"],
+        )
+        trained = method(recipe.method)(learn)
     checkpoint.save(trained.model, run.path / "adapter", job["base_id"])
-    result = {**trained.figures, "num_lessons": len(lessons), "num_replay": len(replay), "versions": _versions()}
-    run.write("result.json", result)
+    counts = {name: len(by_kind[kind]) for kind, name in KINDS.items()}
+    run.write("result.json", {**trained.figures, **counts, "versions": _versions()})
 
 
 def _versions() -> dict[str, str]:

@@ -41,3 +41,40 @@ class LearnFacts:
 def may_learn(facts: LearnFacts, policy_set: PolicySet) -> Ruling:
     principal = ("Person", facts.feedback.principal)
     return policy_set.decide("learn", principal, ("Feedback", facts.feedback.id), facts.context())
+
+
+@dataclass(frozen=True, slots=True)
+class PreferFacts:
+    """One person's judgement of one or two answers, and how many of theirs the run already holds."""
+
+    id: str
+    principal: str
+    texts: tuple[str, ...]  # of the conversation
+    answers: tuple[str, ...]  # the one judged, or the better and the other
+    is_same: bool
+    is_complete: bool  # every answer of the model ended by itself
+    is_excluded: bool
+    num_taken: int
+    max_length: int = DEFAULT_MAX_LENGTH
+    principal_cap: int = DEFAULT_PRINCIPAL_CAP
+
+    def context(self) -> dict[str, Any]:
+        kinds = {rule.kind for rule in findings((*self.texts, *self.answers))}
+        lengths = [len(answer.strip()) for answer in self.answers]
+        return {
+            "holds_secret": Kind.SECRET in kinds,
+            "holds_personal_data": Kind.PERSONAL in kinds,
+            "is_excluded": self.is_excluded,
+            "is_complete": self.is_complete,
+            "is_same": self.is_same,
+            "shortest": min(lengths, default=0),
+            "longest": max(lengths, default=0),
+            "max_length": self.max_length,
+            "num_taken": self.num_taken,
+            "principal_cap": self.principal_cap,
+        }
+
+
+def may_prefer(facts: PreferFacts, policy_set: PolicySet) -> Ruling:
+    """Whether a judgement may be learnt from."""
+    return policy_set.decide("prefer", ("Person", facts.principal), ("Feedback", facts.id), facts.context())

@@ -9,7 +9,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from service.snapshots import Snapshots
 from service.supervisor import Child, ChildState, Supervisor
 from store import artifacts
 from store.audit import digest
-from store.records import Checkpoint, Evaluation, RunState, TrainingRun, Verdict
+from store.records import Checkpoint, Evaluation, Feedback, RunState, TrainingRun, Verdict
 from store.registry import Registry
 from store.runs import Runs
 
@@ -77,9 +77,20 @@ class Cycle:
 
     def num_new_labels(self) -> int:
         """Corrections given since the newest run that came to a verdict was cut."""
+        return self._num_new(feedback for _, feedback in self._snapshots.taught())
+
+    def _num_new(self, words: Iterable[Feedback]) -> int:
         last = self._runs.latest_finished()
         since = last.created_at if last else 0.0
-        return sum(feedback.created_at > since for _, feedback in self._snapshots.taught())
+        return sum(word.created_at > since for word in words)
+
+    def _num_rows(self, recipe: Recipe, *, is_operator: bool) -> int:
+        """New words that the recipe learns from; when there are none, for an operator's run, all of them."""
+        words = [feedback for _, feedback in self._snapshots.taught()]
+        if recipe.has_preferences:
+            judged = [judgement.feedback for judgement in self._snapshots.judged().kept]
+            words = list({word.id: word for word in (*words, *judged)}.values())
+        return self._num_new(words) or (len(words) if is_operator else 0)
 
     def start(self, trigger: str, *, is_quiet: bool, recipe: Recipe) -> TrainingRun:
         """Cut a snapshot and queue a run. NotStarted gives policy's reasons;
@@ -92,7 +103,7 @@ class Cycle:
         is_operator = trigger.startswith("operator:")
         facts = TrainFacts(
             trigger=trigger,
-            new_rows=self.num_new_labels() or (len(self._snapshots.taught()) if is_operator else 0),
+            new_rows=self._num_rows(recipe, is_operator=is_operator),
             is_run_active=bool(self._runs.unfinished()),
             disk_free=shutil.disk_usage(self._paths.state).free,
             disk_needed=DISK_NEEDED,

@@ -75,7 +75,7 @@ class Daemon:
         self.rollout = self._rollout()
         self.health = Health(self.rollout.serving, self.loader.tokenizer, ready_seconds=settings.ready_seconds)
         self.certainty = Certainty(self.stores.interactions)
-        self.teaching = Teaching(self.stores.interactions, self.stores.labels)
+        self.teaching = Teaching(self.stores.interactions, self.stores.labels, self.stores.comparisons)
         child = child_settings(settings, self.base)
         self.snapshots = self._snapshots(child)
         self.evaluations = Evaluations(taught=self.snapshots.taught, paths=self.paths, child=child)
@@ -124,9 +124,9 @@ class Daemon:
         )
 
     def _snapshots(self, child: ChildSettings) -> Snapshots:
-        interactions = self.stores.interactions
         return Snapshots(
-            interactions=interactions,
+            interactions=self.stores.interactions,
+            comparisons=self.stores.comparisons,
             policy_set=self.policy_set,
             paths=self.paths,
             child=child,
@@ -165,6 +165,7 @@ class Daemon:
         return Questions(
             interactions=self.stores.interactions,
             labels=self.stores.labels,
+            comparisons=self.stores.comparisons,
             pool=self.stores.pool,
             index=self.scoring.index,
             certainty=self.certainty,
@@ -216,6 +217,7 @@ class Daemon:
             registry=stores.registry,
             runs=stores.runs,
             evaluations=self.evaluations,
+            paths=self.paths,
             policy_set=self.policy_set,
             base_id=self.base.id,
             approvals_required=self.settings.approvals_required,

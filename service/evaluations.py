@@ -36,11 +36,12 @@ class Evaluations:
             "candidate_adapter": str(self._paths.checkpoint(candidate_id)),
             "champion_adapter": None if is_base else str(self._paths.checkpoint(champion_id)),
             "max_tokens": EVALUATION_TOKENS,
-            "num_train": sum(row["kind"] == "lesson" for row in self._run(run).rows("train.jsonl")),
+            "num_train": sum(row["kind"] != "replay" for row in self._run(run).rows("train.jsonl")),
             **self._child.to_json(),
         }
         with assembled(self.directory(run.id)) as evaluation:
             evaluation.write_rows("items.jsonl", self._items(run))
+            evaluation.write_rows("flattery.jsonl", suites.load("flattery"))
             evaluation.write(EVALUATE_INPUT, job)
 
     def keep_base_answers(self, run: TrainingRun) -> None:

@@ -3,7 +3,7 @@
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from agent.acquisition.factors import SEARCHED, Log, Vectors, cheap_factors, rep
 from policies.engine import PolicySet
 from policies.labeling import AskFacts, should_ask
 from service.certainty import Certainty
+from store.comparisons import Comparisons
 from store.interactions import Interactions
 from store.labels import Labels
 from store.pool import Columns, Pool
@@ -45,6 +46,7 @@ class Questions:
         *,
         interactions: Interactions,
         labels: Labels,
+        comparisons: Comparisons,
         pool: Pool,
         index: VectorIndex,
         certainty: Certainty,
@@ -55,6 +57,7 @@ class Questions:
     ) -> None:
         self._interactions = interactions
         self._labels = labels
+        self._comparisons = comparisons
         self._pool = pool
         self._index = index
         self._certainty = certainty
@@ -122,8 +125,16 @@ class Questions:
             return False
         wrong = self._certainty.probability_wrong(interaction.checkpoint_id, interaction.tokens, vector.tolist())
         why = reason(choice, wrong)
-        self._labels.add(LabelTask(uuid.uuid4().hex, interaction_id, now, choice.score, why, arm=choice.arm))
+        task = LabelTask(uuid.uuid4().hex, interaction_id, now, choice.score, why, arm=choice.arm)
+        self._labels.add(replace(task, other_id=self._other_answer(interaction)))
         return True
+
+    def _other_answer(self, interaction: Interaction) -> str | None:
+        """Where the same was answered twice in different words, people are asked which is better."""
+        if interaction.finish_reason is not FinishReason.STOP:
+            return None
+        other = self._comparisons.other_answer(interaction)
+        return None if other is None or self._is_settled(other) else other
 
     def _facts(self, interaction: Interaction, choice: Choice, now: float) -> AskFacts:
         since = now - DAY_SECONDS

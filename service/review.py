@@ -8,6 +8,8 @@ from typing import Any
 from agent.rundir import RunDirectory
 from policies.engine import PolicySet
 from service.evaluations import Evaluations
+from service.paths import Paths
+from service.snapshots import RATERS
 from store.records import Checkpoint, Decision
 from store.registry import Registry
 from store.runs import Runs
@@ -28,6 +30,7 @@ class Reviews:
         registry: Registry,
         runs: Runs,
         evaluations: Evaluations,
+        paths: Paths,
         policy_set: PolicySet,
         base_id: str,
         approvals_required: int,
@@ -35,6 +38,7 @@ class Reviews:
         self._registry = registry
         self._runs = runs
         self._evaluations = evaluations
+        self._paths = paths
         self._policy_set = policy_set
         self._base_id = base_id
         self._required = approvals_required
@@ -64,6 +68,7 @@ class Reviews:
             "approvals_required": self._required,
             "is_rejected": any(a.decision is Decision.REJECT for a in self._registry.approvals_of(checkpoint.id)),
             "answers": self._answers(checkpoint),
+            "raters": self._raters(checkpoint),
             # What a decision will be bound to:
             "binds": {
                 "candidate": checkpoint.id,
@@ -92,6 +97,11 @@ class Reviews:
         if not (directory / "answers.jsonl").exists():
             return []
         return sorted(RunDirectory(directory).rows("answers.jsonl"), key=_badness, reverse=True)[:MAX_ANSWERS]
+
+    def _raters(self, checkpoint: Checkpoint) -> list[dict[str, Any]]:
+        """What each person's thumbs went with when the run was cut, the most alarming first."""
+        run = RunDirectory(self._paths.run(checkpoint.run_id))
+        return run.rows(RATERS) if (run.path / RATERS).exists() else []
 
 
 def _badness(line: dict[str, Any]) -> tuple[bool, bool, bool]:

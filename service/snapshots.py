@@ -1,29 +1,34 @@
 """What people taught, as the sealed input of one run: admission, curation, files."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 from agent import suites
+from agent.curation.judgements import judgement_screens
 from agent.curation.lesson import Drop, Lesson
 from agent.curation.pipeline import Curated, curate, screens
 from agent.dataset import Dataset, DatasetSettings, build
+from agent.flattery import raters
 from agent.recipe import Recipe
 from agent.rundir import SURVEY_FILE, TRAIN_INPUT, RunDirectory, assembled
 from policies.admission import LearnFacts, may_learn
 from policies.engine import PolicySet
+from service.judgements import Judged, judge
 from service.models import SealedModel
 from service.paths import Paths
 from store import artifacts
 from store.audit import digest
+from store.comparisons import Comparisons
 from store.interactions import Interactions
 from store.records import DatasetSnapshot, Feedback, Interaction
 
 CONFIDENT_ROWS = 16
 SEALED = ("train.jsonl", "holdout.jsonl")
+RATERS = "raters.jsonl"  # what each person's thumbs go with
 
 Taught = list[tuple[Interaction, Feedback]]
 
@@ -62,6 +67,7 @@ class Snapshots:
         self,
         *,
         interactions: Interactions,
+        comparisons: Comparisons,
         policy_set: PolicySet,
         paths: Paths,
         child: ChildSettings,
@@ -69,13 +75,15 @@ class Snapshots:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._interactions = interactions
+        self._comparisons = comparisons
         self._policy_set = policy_set
         self._paths = paths
         self._child = child
         self._survey = paths.cache / f"survey-{child.base.id}.safetensors"
         self._settings = settings
         self._clock = clock
-        self._screens = screens({"retention": suites.load("retention")})
+        asked = {name: suites.load(name) for name in ("retention", "flattery")}
+        self._screens, self._judgement_screens = screens(asked), judgement_screens(asked)
         self._known: tuple[int, Curated] | None = None
         self._lock = Lock()
 
@@ -95,19 +103,31 @@ class Snapshots:
                 self._known = (num_feedback, Curated(found.kept, (*refused, *found.dropped)))
             return self._known[1]
 
+    def judged(self) -> Judged:
+        """Everything people prefer: worth learning, or dropped with the reason."""
+        return judge(
+            self.curated().kept,
+            self._interactions.standing_feedback(),
+            self._comparisons.standing(),
+            self._interactions.get,
+            policy_set=self._policy_set,
+            screens=self._judgement_screens,
+            settings=self._settings,
+        )
+
     def explain(self, id_: str) -> dict[str, Any]:
         """Whether what was said, named by its own id or its interaction's, would be learnt, and why not.
         NotSaid when there is no such word, or a later one stands.
         """
         words = self._interactions.feedback_for(id_)
         feedback_id = words[-1].id if words else id_
-        curated = self.curated()
-        for drop in curated.dropped:
-            if drop.lesson_id == feedback_id:
-                return {"feedback": feedback_id, "state": "dropped", "rule": drop.rule, "reason": drop.reason}
-        if any(lesson.id == feedback_id for lesson in curated.kept):
-            return {"feedback": feedback_id, "state": "kept", "rule": None, "reason": None}
-        raise NotSaid(f"nothing that stands was said under {id_!r}; give the id of an interaction or of a feedback")
+        curated, judged = self.curated(), self.judged()
+        told = _state(feedback_id, curated.kept, curated.dropped)
+        preference = _state(feedback_id, judged.kept, judged.dropped)
+        if told is None and preference is None:
+            raise NotSaid(f"nothing that stands was said under {id_!r}; give the id of an interaction or of a feedback")
+        lesson = told or {"state": "dropped", "rule": "not_a_correction", "reason": "there is no correction to learn"}
+        return {"feedback": feedback_id, **lesson, "preference": preference}
 
     def _admitted(self) -> tuple[list[Lesson], list[Drop]]:
         """What policy lets be learnt, and what not."""
@@ -127,15 +147,21 @@ class Snapshots:
     def prepare(self, run_id: str, recipe: Recipe) -> DatasetSnapshot:
         """Write the run directory of everything taught so far; ValueError when nothing is."""
         confident = self._interactions.confident(self._child.base.id, CONFIDENT_ROWS)
-        dataset = build(self.taught(), confident, suites.load("everyday"), self._settings)
-        if not any(row["kind"] == "lesson" for row in dataset.train):
-            raise ValueError(
-                "nothing to learn: no admitted correction; give some with `honed feedback` or `honed label`"
-            )
+        judged = self.judged() if recipe.has_preferences else Judged()
+        dataset = build(
+            self.taught(),
+            confident,
+            suites.load("everyday"),
+            self._settings,
+            has_lessons=recipe.has_lessons,
+            judged=judged.kept,
+        )
+        _require_rows(dataset, recipe)
         with assembled(self._paths.run(run_id)) as run:
             run.write_rows("train.jsonl", dataset.train)
             run.write_rows("holdout.jsonl", dataset.holdout)
-            run.write_rows("dropped.jsonl", map(asdict, self.curated().dropped))
+            run.write_rows("dropped.jsonl", map(asdict, (*self.curated().dropped, *judged.dropped)))
+            run.write_rows(RATERS, map(asdict, raters(self._interactions.standing_feedback())))
             survey = str(self._survey) if self._survey.exists() else None
             job = {"run_id": run_id, "recipe": recipe.to_json(), "survey": survey, **self._child.to_json()}
             run.write(TRAIN_INPUT, job)
@@ -158,3 +184,21 @@ class Snapshots:
             num_replay=replay,
             sources=dataset.sources,
         )
+
+
+def _require_rows(dataset: Dataset, recipe: Recipe) -> None:
+    kinds = {row["kind"] for row in dataset.train}
+    if recipe.has_lessons and "lesson" not in kinds:
+        raise ValueError("nothing to learn: no admitted correction; give some with `honed feedback` or `honed label`")
+    if recipe.has_preferences and kinds.isdisjoint({"preference", "rated"}):
+        raise ValueError("nothing to prefer: no admitted correction, thumb or better-of-two; see `honed data list`")
+
+
+def _state(id_: str, kept: Sequence[Lesson], dropped: Sequence[Drop]) -> dict[str, Any] | None:
+    """Whether that word would be learnt; None when it is not among these."""
+    for drop in dropped:
+        if drop.lesson_id == id_:
+            return {"state": "dropped", "rule": drop.rule, "reason": drop.reason}
+    if any(lesson.id == id_ for lesson in kept):
+        return {"state": "kept", "rule": None, "reason": None}
+    return None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from service.config import Settings
 from store.api_keys import ApiKeys
 from store.audit import AuditChain
+from store.comparisons import Comparisons
 from store.database import Database
 from store.interactions import Interactions
 from store.labels import Labels
@@ -30,6 +31,7 @@ class Stores:
     interactions: Interactions
     labels: Labels
     pool: Pool
+    comparisons: Comparisons
     runs: Runs
     registry: Registry
     api_keys: ApiKeys
@@ -51,6 +53,7 @@ def open_stores(settings: Settings) -> Stores:
         Interactions(log_db),
         Labels(log_db),
         Pool(log_db),
+        Comparisons(log_db),
         Runs(log_db),
         Registry(ledger_db, audit),
         ApiKeys(ledger_db, audit),

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 
+from store.comparisons import Choice, Comparison, Comparisons
 from store.interactions import Interactions
 from store.labels import Labels, NotOpen
 from store.records import Feedback, FeedbackSource, Interaction, LabelState, LabelTask, Rating
@@ -17,6 +18,7 @@ LABEL_STATES = {
     "skip": LabelState.SKIPPED,
     "exclude": LabelState.EXCLUDED,
 }
+CHOICES = [choice.value for choice in Choice]  # what may be said of two answers, beside "skip"
 
 
 class NothingSaid(ValueError):
@@ -26,9 +28,16 @@ class NothingSaid(ValueError):
 class Teaching:
     """Records people's words; durable when a method returns."""
 
-    def __init__(self, interactions: Interactions, labels: Labels, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        interactions: Interactions,
+        labels: Labels,
+        comparisons: Comparisons,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._interactions = interactions
         self._labels = labels
+        self._comparisons = comparisons
         self._clock = clock
 
     def give_feedback(
@@ -58,6 +67,8 @@ class Teaching:
         if (action == "answer") != bool((correction or "").strip()):
             raise NothingSaid(f"action {action!r} {'needs' if action == 'answer' else 'takes no'} correction")
         task = self._labels.get(task_id)
+        if task is not None and (action in CHOICES or task.other_id is not None):
+            return self._compare(task, principal, action)
         said = None
         if task is not None and action != "skip":
             rating = Rating.UP if action == "right" else None
@@ -66,6 +77,34 @@ class Teaching:
                 task.interaction_id, principal, FeedbackSource.LABEL, rating, correction, None, is_excluded=is_excluded
             )
         return self._labels.resolve(task_id, LABEL_STATES[action], self._clock(), said)
+
+    def compare(self, first_id: str, second_id: str, principal: str, choice: Choice) -> Comparison:
+        """Which of two answers to one question is better. UnknownInteraction, NotComparable."""
+        said = self._comparison(first_id, second_id, principal, FeedbackSource.FEEDBACK, choice)
+        self._comparisons.add(said)
+        task = self._labels.for_interaction(first_id)
+        if task is not None and {task.interaction_id, task.other_id} == {first_id, second_id}:
+            self._settle(first_id, LabelState.COMPARED)
+        return said
+
+    def _compare(self, task: LabelTask, principal: str, action: str) -> LabelTask:
+        """Resolve a question about two answers."""
+        if task.other_id is None or action not in (*CHOICES, "skip"):
+            about = "one answer" if task.other_id is None else "two answers"
+            raise NothingSaid(f"action {action!r} does not settle a question about {about}")
+        if action == "skip":
+            return self._labels.resolve(task.id, LabelState.SKIPPED, self._clock())
+        said = self._comparison(task.interaction_id, task.other_id, principal, FeedbackSource.LABEL, Choice(action))
+        return self._labels.resolve(task.id, LabelState.COMPARED, self._clock(), said)
+
+    def _comparison(
+        self, first_id: str, second_id: str, principal: str, source: FeedbackSource, choice: Choice
+    ) -> Comparison:
+        return Comparison(uuid.uuid4().hex, first_id, second_id, self._clock(), principal, source, choice)
+
+    def answer_of(self, interaction_id: str) -> Interaction | None:
+        """One answer that was given."""
+        return self._interactions.get(interaction_id)
 
     def open_questions(self, limit: int) -> list[tuple[LabelTask, Interaction]]:
         """What people are asked now, most worthwhile first."""

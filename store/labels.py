@@ -6,6 +6,7 @@ What to ask, and how many questions a day, is decided elsewhere.
 from collections.abc import Sequence
 from typing import Any
 
+from store.comparisons import Comparison, insert_comparison
 from store.connection import Connection
 from store.database import Database, StoreError
 from store.interactions import UnknownInteraction
@@ -35,10 +36,11 @@ class Labels:
 
     def add(self, task: LabelTask) -> None:
         def job(conn: Connection) -> None:
-            if conn.execute("SELECT 1 FROM interactions WHERE id = ?", [task.interaction_id]).fetchone() is None:
-                raise UnknownInteraction(f"no interaction {task.interaction_id} to ask about")
-            if conn.execute("SELECT 1 FROM labels WHERE interaction_id = ?", [task.interaction_id]).fetchone():
-                raise AlreadyAsked(f"interaction {task.interaction_id} was asked about before; ask once")
+            for id_ in filter(None, (task.interaction_id, task.other_id)):
+                if conn.execute("SELECT 1 FROM interactions WHERE id = ?", [id_]).fetchone() is None:
+                    raise UnknownInteraction(f"no interaction {id_} to ask about")
+                if conn.execute("SELECT 1 FROM labels WHERE interaction_id = ? OR other_id = ?", [id_, id_]).fetchone():
+                    raise AlreadyAsked(f"interaction {id_} was asked about before; ask once")
             insert(conn, "labels", to_row(task))
 
         self._db.write(job)
@@ -47,7 +49,10 @@ class Labels:
         return self._one("SELECT * FROM labels WHERE id = ?", [id])
 
     def for_interaction(self, interaction_id: str) -> LabelTask | None:
-        return self._one("SELECT * FROM labels WHERE interaction_id = ?", [interaction_id])
+        """The task that is about it, alone or as one of two."""
+        return self._one(
+            "SELECT * FROM labels WHERE interaction_id = ? OR other_id = ?", [interaction_id, interaction_id]
+        )
 
     def open_tasks(self, limit: int) -> list[LabelTask]:
         """Highest score first; of equal ones, the oldest."""
@@ -60,11 +65,11 @@ class Labels:
         id: str,  # noqa: A002
         state: LabelState,
         at: float,
-        feedback: Feedback | None = None,
+        said: Feedback | Comparison | None = None,
     ) -> LabelTask:
         """Close an open task, together with what was said, or neither. UnknownLabelTask, NotOpen."""
         if state is LabelState.OPEN:
-            raise ValueError("a task is resolved to answered, right, skipped or excluded, not to open")
+            raise ValueError("a task is resolved to answered, right, compared, skipped or excluded, not to open")
 
         def job(conn: Connection) -> LabelTask:
             row = fetch_one(conn, "SELECT * FROM labels WHERE id = ?", [id])
@@ -74,10 +79,8 @@ class Labels:
                 was = LabelState(row["state"])
                 raise NotOpen(f"label task {id} is {was} already; give feedback on its interaction instead", was)
             conn.execute("UPDATE labels SET state = ?, resolved_at = ? WHERE id = ?", [str(state), at, id])
-            if feedback is not None:
-                if feedback.interaction_id != row["interaction_id"]:
-                    raise ValueError(f"feedback on {feedback.interaction_id} does not answer label task {id}")
-                insert(conn, "feedback", to_row(feedback))
+            if said is not None:
+                _insert(conn, said, from_row(LabelTask, row))
             return from_row(LabelTask, row | {"state": state, "resolved_at": at})
 
         return self._db.write(job)
@@ -120,3 +123,13 @@ class Labels:
     def _count(self, sql: str, parameters: Sequence[Any]) -> int:
         with self._db.read() as conn:
             return fetch_number(conn, sql, parameters)
+
+
+def _insert(conn: Connection, said: Feedback | Comparison, task: LabelTask) -> None:
+    about = (said.first_id, said.second_id) if isinstance(said, Comparison) else (said.interaction_id, None)
+    if about != (task.interaction_id, task.other_id if isinstance(said, Comparison) else None):
+        raise ValueError(f"a word on {about[0]} does not answer label task {task.id}")
+    if isinstance(said, Comparison):
+        insert_comparison(conn, said)
+    else:
+        insert(conn, "feedback", to_row(said))

@@ -116,6 +116,21 @@ def m005_asking(db: Connection) -> None:
     )
 
 
+@_step(log)
+def m006_comparisons(db: Connection) -> None:
+    db.execute(
+        """CREATE TABLE comparisons (
+            seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE,
+            first_id TEXT NOT NULL REFERENCES interactions (id), second_id TEXT NOT NULL REFERENCES interactions (id),
+            created_at REAL NOT NULL, principal TEXT NOT NULL, source TEXT NOT NULL, choice TEXT NOT NULL
+        ) STRICT"""
+    )
+    _append_only(db, "comparisons", ["seq", "id"])
+    db.execute("ALTER TABLE labels ADD COLUMN other_id TEXT REFERENCES interactions (id)")
+    db.execute("CREATE INDEX labels_other ON labels (other_id) WHERE other_id IS NOT NULL")
+    db.execute("CREATE INDEX interactions_conversation ON interactions (conversation_id)")
+
+
 @_step(ledger)
 def m001_audit(db: Connection) -> None:
     db.execute(

@@ -41,6 +41,7 @@ class LabelState(StrEnum):
     OPEN = "open"
     ANSWERED = "answered"  # a correction was given
     RIGHT = "right"  # "it was right"
+    COMPARED = "compared"  # of two answers, one was picked, or neither
     SKIPPED = "skipped"
     EXCLUDED = "excluded"  # "don't learn this"
 
@@ -140,7 +141,9 @@ class Feedback:
 
 @dataclass(frozen=True, slots=True)
 class LabelTask:
-    """A question to a person about one interaction, with the reason it is asked."""
+    """A question to a person about one interaction, with the reason it is asked; with `other_id`, another answer to the
+    same, which of the two is better.
+    """
 
     id: str
     interaction_id: str
@@ -150,6 +153,7 @@ class LabelTask:
     state: LabelState = LabelState.OPEN
     resolved_at: float | None = None
     arm: Arm | None = None  # None of questions from before there were arms
+    other_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,33 @@ class Lesson:
         return self.said == other.said or self.key <= other.key or other.key <= self.key
 
 
+@dataclass(frozen=True)
+class Judgement(Lesson):
+    """A person's word on the model's own text: it is better than the `rival`, or without one, good or bad.
+
+    Of the better of two, `interaction` is the one picked, `other_id` the other's, and the feedback stands for the
+    comparison; of a correction, the text is the person's.
+    """
+
+    text: str = ""
+    rival: str | None = None
+    is_good: bool = True
+    other_id: str | None = None
+
+    @property
+    def answer(self) -> str:
+        return self.text
+
+    @property
+    def is_thumb(self) -> bool:
+        return self.rival is None
+
+    @cached_property
+    def subject(self) -> tuple[object, ...]:
+        """What was judged, whichever way: the conversation and the one or two texts, normalised."""
+        return (self.asked, frozenset(normalise(text) for text in (self.text, self.rival) if text is not None))
+
+
 @dataclass(frozen=True, slots=True)
 class Drop:
     """A lesson that is not learnt: by which rule, and why, for the person who wonders."""

@@ -1,12 +1,13 @@
 """Learning methods, one file each: `train(job) -> Trained`. A recipe names the one to use."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from transformers import PreTrainedModel
 
-from agent.recipe import Recipe
+from agent.recipe import METHODS, Recipe
 from agent.survey import Survey
 from agent.tokenizer import Tokenizer
 
@@ -18,6 +19,9 @@ Progress = Callable[..., None]  # progress(phase, step, total, **figures)
 class Job:
     """All a method gets: the base, the rows, the recipe, where scratch files may go, whom to tell of progress, and who
     knows what the base does on everyday prompts.
+
+    `lessons`, `replay` {messages, answer}; `pairs` {messages, chosen, rejected}; `rated` {messages, answer, is_good}.
+    `adapted`: the PEFT model of the method before, where one goes on with its adapter.
     """
 
     model: PreTrainedModel
@@ -28,6 +32,9 @@ class Job:
     scratch: str
     progress: Progress
     survey: Callable[[], Survey]
+    pairs: Sequence[Row] = ()
+    rated: Sequence[Row] = ()
+    adapted: Any | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +46,18 @@ class Trained:
 
 
 def method(name: str) -> Callable[[Job], Trained]:
-    """The method of that name; ValueError lists those there are."""
-    from agent.methods import sft
+    """The method of that name; ValueError lists those there are. Of a mix, each goes on with the adapter before."""
+    from agent.methods import preference, sft
 
-    methods = {"sft": sft.train}
-    if name not in methods:
-        raise ValueError(f"unknown learning method {name!r}; there are {', '.join(sorted(methods))}")
-    return methods[name]
+    methods = {"sft": sft.train, "preference": preference.train}
+    if name not in METHODS:
+        raise ValueError(f"unknown learning method {name!r}; there are {', '.join(METHODS)}")
+    return partial(_in_turn, [methods[part] for part in name.split("+")])
+
+
+def _in_turn(parts: Sequence[Callable[[Job], Trained]], job: Job) -> Trained:
+    trained = parts[0](job)
+    for part in parts[1:]:
+        after = part(replace(job, adapted=trained.model))
+        trained = Trained(after.model, trained.figures | after.figures)
+    return trained

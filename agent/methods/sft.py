@@ -12,14 +12,13 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from peft import LoraConfig, get_peft_model
+from peft import get_peft_model
 from transformers import TrainerCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
+from agent.anchored import portable_lora, replay_anchor, tokenise
 from agent.influence import Drift, settle, soften
-from agent.lowrank import quick
-from agent.methods import Job, Row, Trained
-from agent.recipe import Recipe
+from agent.methods import Job, Trained
 from agent.replay import IGNORED, Anchor, collate, hidden_states
 from agent.row_attention import attend_by_rows
 from agent.subspace import aim, standing_out
@@ -33,7 +32,7 @@ def train(job: Job) -> Trained:
     """Train a fresh adapter on the base. Deterministic for one machine, recipe and set of rows."""
     recipe = job.recipe
     set_seed(recipe.seed)
-    lessons = [row for row in _tokenise(job, job.lessons) if len(row.ids) <= recipe.max_length]
+    lessons = [row for row in tokenise(job, job.lessons) if len(row.ids) <= recipe.max_length]
     if not lessons:
         raise ValueError(f"every lesson is longer than max_length, {recipe.max_length} tokens; raise it in the recipe")
     attend_by_rows(job.model)
@@ -47,7 +46,13 @@ def train(job: Job) -> Trained:
         processing_class=job.tokenizer.inner,
         data_collator=rows_of,
         callbacks=[watch],
-        anchor=_anchor(job, adapted, survey),
+        anchor=replay_anchor(
+            job,
+            adapted,
+            weight=recipe.replay_weight,
+            batch=recipe.replay_batch,
+            known=survey.states if survey else None,
+        ),
         anchor_weight=recipe.replay_weight,
         drift=drift,
         drift_weight=recipe.drift_weight,
@@ -112,48 +117,19 @@ def rows_of(examples: Sequence[Mapping[str, Any]]) -> dict[str, list[AnsweredIds
     return {"rows": [AnsweredIds(tuple(e["input_ids"]), start) for e, start in zip(examples, starts, strict=True)]}
 
 
-def _anchor(job: Job, adapted: Any, survey: Survey | None) -> Anchor | None:
-    recipe = job.recipe
-    if not job.replay or not recipe.replay_weight or not recipe.replay_batch:
-        return None
-    rows = _tokenise(job, job.replay, recipe.replay_tokens)
-    order = random.Random(recipe.seed)  # noqa: S311 - order, not secrets
-    return Anchor(
-        adapted,
-        rows,
-        batch=recipe.replay_batch,
-        order=order,
-        known=survey.states if survey else None,
-        is_text=recipe.replay_is_text,
-    )
-
-
-def _tokenise(job: Job, rows: Sequence[Row], max_answer_tokens: int | None = None) -> list[AnsweredIds]:
-    return [job.tokenizer.answered_ids(row["messages"], row["answer"], max_answer_tokens) for row in rows]
-
-
 def _adapter(job: Job, lessons: Sequence[AnsweredIds], survey: Survey | None) -> tuple[Any, Drift | None]:
     """A fresh adapter; with a survey to weigh the lessons against, it reads only what stands out in the lessons, and is
     learnt softly.
     """
     recipe = job.recipe
     if survey is None:
-        return get_peft_model(job.model, _lora(recipe)), None
+        return get_peft_model(job.model, portable_lora(recipe)), None
     order = random.Random(recipe.seed)  # noqa: S311 - order, not secrets
     some = order.sample(list(lessons), min(recipe.survey_lessons, len(lessons)))
     found = standing_out(job.model, some, survey.inputs, recipe.rank, recipe.aim_floor, recipe.seed)
-    adapted = get_peft_model(job.model, _lora(recipe))
+    adapted = get_peft_model(job.model, portable_lora(recipe))
     aim(adapted, found)
     return adapted, soften(adapted, survey, recipe.soften_floor)
-
-
-def _lora(recipe: Recipe) -> LoraConfig:
-    """The portable profile: plain LoRA on all linear layers, one rank and alpha, no bias, no dropout."""
-    return quick(
-        LoraConfig(
-            r=recipe.rank, lora_alpha=recipe.alpha, target_modules="all-linear", lora_dropout=0.0, task_type="CAUSAL_LM"
-        )
-    )
 
 
 def example(row: AnsweredIds) -> dict[str, list[int]]:

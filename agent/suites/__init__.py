@@ -4,6 +4,9 @@ retention.jsonl holds questions with answer keys, less those that the default ba
 of rounding (`make bench-retention` finds them); everyday.jsonl holds prompts with the first words of the default
 base's greedy answers. Training holds the model to the base's distribution *over* those texts, so they serve another
 base as well. No prompt stands in both.
+
+flattery.jsonl holds questions with a person's wrong opinion, or a wish for praise, and two answers: what is so, and
+what would please.
 """
 
 import json
@@ -12,6 +15,8 @@ from typing import Any
 
 
 def load(name: str) -> list[dict[str, Any]]:
-    """The items of a shipped suite: "retention" (question, keys) or "everyday" (question, answer)."""
+    """The items of a shipped suite: "retention" (question, keys), "everyday" (question, answer) or "flattery"
+    (question, truth, flattery).
+    """
     text = files(__package__).joinpath(f"{name}.jsonl").read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines() if line]

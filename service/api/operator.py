@@ -103,7 +103,7 @@ def _add_reading(routes: APIRouter, parts: OperatorParts) -> None:
 def _add_labels(routes: APIRouter, parts: OperatorParts) -> None:
     @routes.get("/questions")
     def questions(limit: int = 50) -> dict[str, Any]:
-        return {"questions": [_question(task, turn) for task, turn in parts.teaching.open_questions(limit)]}
+        return {"questions": [_question(parts.teaching, *asked) for asked in parts.teaching.open_questions(limit)]}
 
     @routes.post("/questions/{task_id}")
     def answer(task_id: str, body: LabelAnswer) -> dict[str, Any]:
@@ -209,7 +209,8 @@ def _key(key: ApiKey) -> dict[str, Any]:
     return {"id": key.id, "principal": key.principal, "created_at": key.created_at}
 
 
-def _question(task: LabelTask, turn: Interaction) -> dict[str, Any]:
+def _question(teaching: Teaching, task: LabelTask, turn: Interaction) -> dict[str, Any]:
+    other = teaching.answer_of(task.other_id) if task.other_id else None
     return {
         "id": task.id,
         "interaction_id": turn.id,
@@ -219,6 +220,8 @@ def _question(task: LabelTask, turn: Interaction) -> dict[str, Any]:
         "messages": list(turn.messages),
         "reply": turn.reply,
         "uncertainty": turn.uncertainty,
+        "other_id": task.other_id,
+        "other_reply": other.reply if other else None,
     }
 
 

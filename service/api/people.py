@@ -11,6 +11,7 @@ from service.api.errors import ApiError
 from service.api.parts import Parts
 from service.api.schemas import FeedbackRequest
 from service.teaching import NothingSaid
+from store.comparisons import Comparison, NotComparable
 from store.interactions import UnknownInteraction
 from store.records import Feedback
 
@@ -33,20 +34,27 @@ def router(parts: Parts) -> APIRouter:
 
     @routes.post("/v1/feedback")
     def feedback(body: FeedbackRequest, request: Request) -> dict[str, Any]:
+        principal = principal_of(request)
         try:
+            if body.other_id is not None and body.better is not None:
+                said = parts.teaching.compare(body.interaction_id, body.other_id, principal, body.better)
+                return comparison_json(said)
             given = parts.teaching.give_feedback(
                 body.interaction_id,
-                principal_of(request),
+                principal,
                 rating=body.rating,
                 correction=body.correction,
                 comment=body.comment,
             )
         except UnknownInteraction:
+            named = " or ".join(map(repr, filter(None, (body.interaction_id, body.other_id))))
             raise ApiError(
-                404, f"no interaction {body.interaction_id!r}", param="interaction_id", code="interaction_not_found"
+                404, f"no interaction {named}", param="interaction_id", code="interaction_not_found"
             ) from None
         except NothingSaid as error:
             raise ApiError(400, str(error), param="rating", code="invalid_value") from None
+        except NotComparable as error:
+            raise ApiError(400, str(error), param="other_id", code="invalid_value") from None
         return feedback_json(given)
 
     @routes.get("/health/live")
@@ -82,6 +90,16 @@ def feedback_json(given: Feedback) -> dict[str, Any]:
         "rating": given.rating,
         "correction": given.correction,
         "comment": given.comment,
+    }
+
+
+def comparison_json(said: Comparison) -> dict[str, Any]:
+    return {
+        "id": said.id,
+        "object": "comparison",
+        "interaction_id": said.first_id,
+        "other_id": said.second_id,
+        "better": said.choice,
     }
 
 

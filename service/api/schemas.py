@@ -25,6 +25,7 @@ from service.api.forms import (
     ToolCall,
 )
 from service.api.strict import Strict
+from store.comparisons import Choice
 from store.records import Rating
 
 MAX_MESSAGES = 1024
@@ -196,18 +197,28 @@ class DetokenizeRequest(Strict):
 
 
 class FeedbackRequest(Strict):
-    """POST /v1/feedback."""
+    """POST /v1/feedback: a word on one answer; or, with `other_id` and `better`, which of two answers is better."""
 
     interaction_id: Annotated[str, StringConstraints(min_length=1, max_length=64)]
     rating: Annotated[Rating, Field(strict=False)] | None = None
     correction: Annotated[str, StringConstraints(min_length=1, max_length=20_000)] | None = None
     comment: Annotated[str, StringConstraints(max_length=20_000)] | None = None
+    other_id: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
+    better: Annotated[Choice, Field(strict=False)] | None = None
+
+    @model_validator(mode="after")
+    def _one_or_two_answers(self) -> Self:
+        if (self.other_id is None) != (self.better is None):
+            raise ValueError("other_id and better belong together")
+        if self.better is not None and (self.rating, self.correction, self.comment) != (None, None, None):
+            raise ValueError("better takes no rating, correction or comment; give them in a request of their own")
+        return self
 
 
 class LabelAnswer(Strict):
     """An answer to a question of the label queue."""
 
-    action: Literal["answer", "right", "skip", "exclude"]
+    action: Literal["answer", "right", "skip", "exclude", "first", "second", "neither", "unknown"]
     correction: Annotated[str, StringConstraints(min_length=1, max_length=20_000)] | None = None
 
 

@@ -35,8 +35,9 @@ def explain(id_: str, as_json: bool) -> None:
     told = client().get(f"/operator/data/{id_}")
 
     def text() -> None:
-        because = f" by {told['rule']}: {told['reason']}" if told["rule"] else ""
-        click.echo(f"{told['feedback']} is {told['state']}{because}")
+        click.echo(f"{told['feedback']} is {_because(told)}")
+        if told["preference"]:
+            click.echo(f"as something to prefer, it is {_because(told['preference'])}")
 
     emit(told, as_json, text)
 
@@ -69,6 +70,10 @@ def _number(value: float | None) -> str:
 
 def _drift(cluster: dict[str, Any]) -> str:
     return f"{100 * cluster['drift']:+.0f} points"
+
+
+def _because(told: dict[str, Any]) -> str:
+    return f"{told['state']} by {told['rule']}: {told['reason']}" if told["rule"] else str(told["state"])
 
 
 def _text(found: dict[str, Any]) -> None:

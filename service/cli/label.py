@@ -1,20 +1,30 @@
 """`honed label`"""
 
+from typing import Any
+
 import click
 
 from service.cli.common import client, emit, json_option
 
 CHOICES = {"a": "answer", "r": "right", "s": "skip", "x": "exclude"}
+BETTER = {"1": "first", "2": "second", "n": "neither", "d": "unknown", "s": "skip"}
 
 
 @click.command()
 @click.argument("question_id", required=False, metavar="[ID]")
 @click.option("--answer", "correction", metavar="TEXT", help="With ID: what the answer should have been.")
 @click.option("--right", "action", flag_value="right", help="With ID: it was right.")
+@click.option(
+    "--better",
+    type=click.Choice(["first", "second", "neither", "unknown"]),
+    help="With ID of a question about two answers: which is better.",
+)
 @click.option("--skip", "action", flag_value="skip", help="With ID: skip it.")
 @click.option("--exclude", "action", flag_value="exclude", help="With ID: don't learn this.")
 @json_option
-def command(question_id: str | None, correction: str | None, action: str | None, as_json: bool) -> None:
+def command(
+    question_id: str | None, correction: str | None, action: str | None, better: str | None, as_json: bool
+) -> None:
     """Go through the model's questions one by one, or settle the one with this ID.
 
     Example: honed label
@@ -23,9 +33,9 @@ def command(question_id: str | None, correction: str | None, action: str | None,
         count = _ask_all()
         emit({"labelled": count}, as_json, lambda: click.echo(f"{count} settled. `honed train` learns from them."))
         return
-    chosen = "answer" if correction else action
+    chosen = "answer" if correction else action or better
     if chosen is None:
-        raise click.UsageError("say what: --answer TEXT, --right, --skip or --exclude")
+        raise click.UsageError("say what: --answer TEXT, --right, --better WHICH, --skip or --exclude")
     result = _settle(question_id, chosen, correction)
     emit(result, as_json, lambda: click.echo(str(result["state"])))
 
@@ -41,16 +51,28 @@ def _ask_all() -> int:
         click.echo()
         for message in question["messages"]:
             click.echo(f"{message['role']}: {message['content']}")
-        click.secho(f"answer: {question['reply']}", bold=True)
-        click.secho(f"why this one ({question['arm'] or 'chosen'}): {question['reason']}", dim=True)
-        choice = click.prompt(
-            "[a]nswer, it was [r]ight, [s]kip, don't learn this [x], [q]uit",
-            type=click.Choice([*CHOICES, "q"]),
-            show_choices=False,
-        )
-        if choice == "q":
+        choice = _better(question) if question["other_id"] else _right(question)
+        if choice == "quit":
             break
-        correction = click.prompt("what should it have been") if choice == "a" else None
-        _settle(question["id"], CHOICES[choice], correction)
+        correction = click.prompt("what should it have been") if choice == "answer" else None
+        _settle(question["id"], choice, correction)
         count += 1
     return count
+
+
+def _right(question: dict[str, Any]) -> str:
+    click.secho(f"answer: {question['reply']}", bold=True)
+    click.secho(f"why this one ({question['arm'] or 'chosen'}): {question['reason']}", dim=True)
+    return _choose("[a]nswer, it was [r]ight, [s]kip, don't learn this [x], [q]uit", CHOICES)
+
+
+def _better(question: dict[str, Any]) -> str:
+    for number, answer in enumerate((question["reply"], question["other_reply"]), start=1):
+        click.secho(f"answer {number}: {answer}", bold=True)
+    click.secho(f"why this one ({question['arm'] or 'chosen'}): {question['reason']}", dim=True)
+    return _choose("which is better: [1], [2], [n]either, [d]on't know; [s]kip, [q]uit", BETTER)
+
+
+def _choose(text: str, choices: dict[str, str]) -> str:
+    chosen = click.prompt(text, type=click.Choice([*choices, "q"]), show_choices=False)
+    return {**choices, "q": "quit"}[chosen]

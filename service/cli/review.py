@@ -39,6 +39,7 @@ def show(review: dict[str, Any]) -> None:
     click.secho(f"verdict   {review['verdict']}", fg=colour, bold=True)
     for rule in review["rules"]:
         click.echo(f"          {rule['id']}: {rule['reason']}")
+    _alarms(review)
     if review["is_stale"]:
         click.secho("          the champion has changed since it was measured: train again", fg="yellow")
     _figures(review["results"])
@@ -50,6 +51,23 @@ def show(review: dict[str, Any]) -> None:
         f"\napprovals needed: {review['approvals_required']}. "
         f"Decide: honed approve {short(review['checkpoint'])} --reason …"
     )
+
+
+def _alarms(review: dict[str, Any]) -> None:
+    """What nobody should overlook: whose thumbs ask for flattery."""
+    for rater in review["raters"]:
+        if rater["alarms"]:
+            asks = " and ".join({"praise": "praise or agreement", "length": "length"}[name] for name in rater["alarms"])
+            click.secho(
+                f"          alarm: the thumbs of {rater['principal']} go with {asks} "
+                f"(of {rater['num_rated']}; correlation with praise {_number(rater['praise'])}, "
+                f"with length {_number(rater['length'])})",
+                fg="red",
+            )
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
 
 
 def _figures(results: dict[str, Any]) -> None:
@@ -67,6 +85,12 @@ def _figures(results: dict[str, Any]) -> None:
         if results["suites"][s]["candidate"]["num_items"]
     ]
     rows.append(["surprise at the base's answers (nats)", *(f"{results['nll'][model]:.3f}" for model in MODELS)])
+    flattery = results.get("flattery")  # records from before it was measured have none
+    if flattery:
+        lead = (f"{flattery[m]['truth_nll'] - flattery[m]['flattery_nll']:+.3f}" for m in MODELS)
+        rows.append(["flattering answers likelier than true ones by (nats)", *lead])
+        praising = (f"{flattery[m]['num_praising']}/{flattery[m]['num_items']}" for m in MODELS)
+        rows.append(["answers a wrong opinion with praise or agreement", *praising])
     table("Figures (95 % intervals)", ["measured", *MODELS], rows)
     click.echo(f"answer length against the base: {results['length_ratio']:.2f}")
 
@@ -74,7 +98,7 @@ def _figures(results: dict[str, Any]) -> None:
 def _rows(review: dict[str, Any]) -> None:
     dataset = review["dataset"]
     sources = ", ".join(f"{count} {name}" for name, count in sorted(dataset["sources"].items()))
-    click.echo(f"trained on {dataset['num_train']} lessons and {dataset['num_replay']} replay rows ({sources})")
+    click.echo(f"trained on {dataset['num_train']} rows and {dataset['num_replay']} replay rows ({sources})")
 
 
 def _answers(answers: list[dict[str, Any]]) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from agent.recipe import METHODS
 from service import exits
 from service.cli.common import client, emit, json_option, short
 from service.cli.progress import follow
@@ -12,15 +13,24 @@ from service.cli.progress import follow
 @click.command()
 @click.option("--wait", is_flag=True, help="Stay until the candidate is judged, showing progress.")
 @click.option(
-    "--set", "changes", multiple=True, metavar="NAME=NUMBER", help="Change a number of the recipe, e.g. max_steps=20."
+    "--method",
+    type=click.Choice(METHODS),
+    help="Learn from corrections (sft, the default), from what people prefer, or from both.",
+)
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="NAME=NUMBER",
+    help="Change a number of the recipe, e.g. max_steps=20 or preference.beta=0.2.",
 )
 @json_option
-def command(wait: bool, changes: tuple[str, ...], as_json: bool) -> int:
+def command(wait: bool, method: str | None, changes: tuple[str, ...], as_json: bool) -> int:
     """Start a training run on everything taught so far. It runs beside serving and changes nothing by itself.
 
     Example: honed train --wait
     """
-    run = client().post("/operator/train", {"recipe": dict(_number(change) for change in changes)})
+    run = client().post("/operator/train", {"recipe": _recipe(method, changes)})
     if not wait:
         emit(run, as_json, lambda: click.echo(f"run {short(run['id'])} is queued; `honed runs --watch` shows it"))
         return exits.OK
@@ -36,6 +46,17 @@ def tell_end(run: dict[str, Any]) -> None:
         click.echo(f"candidate {candidate} is ready: honed review {candidate}")
     else:
         click.echo(f"run {short(run['id'])} {run['state']}: {run['error']}", err=True)
+
+
+def _recipe(method: str | None, changes: tuple[str, ...]) -> dict[str, Any]:
+    recipe: dict[str, Any] = {"method": method} if method else {}
+    for name, number in map(_number, changes):
+        group, dot, inner = name.partition(".")
+        if dot:
+            recipe.setdefault(group, {})[inner] = number
+        else:
+            recipe[name] = number
+    return recipe
 
 
 def _number(change: str) -> tuple[str, float | int]:

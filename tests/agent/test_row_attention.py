@@ -55,6 +55,12 @@ def test_a_call_without_a_plan_attends_as_ever(base: PreTrainedModel, by_rows: P
         assert torch.equal(by_rows(input_ids=ids).logits, base(input_ids=ids).logits)
 
 
+def test_a_padded_batch_without_a_plan_is_masked_as_ever(base: PreTrainedModel, by_rows: PreTrainedModel) -> None:
+    batch = {"input_ids": torch.tensor([[5, 9, 40], [2, 2, 8]]), "attention_mask": torch.tensor([[1, 1, 1], [0, 0, 1]])}
+    with torch.no_grad():
+        assert torch.equal(by_rows(**batch).logits, base(**batch).logits)
+
+
 def test_only_a_model_that_was_told_gets_a_plan(base: PreTrainedModel, by_rows: PreTrainedModel) -> None:
     layout = lay_out([[1, 2], [1, 3]], 1)
     assert options(base, layout) == {}

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from agent import child, replay, train
 from agent.checkpoint import FILES, read
 from agent.methods import sft
 from agent.model import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_portable, merge_adapter
-from agent.recipe import Recipe
+from agent.recipe import PreferenceSettings, Recipe
 from agent.rundir import RunDirectory
 from agent.tokenizer import Tokenizer
 
@@ -159,6 +160,20 @@ def test_a_run_without_lessons_leaves_its_error_and_no_done(
     error = json.loads((run / "error.json").read_text())
     assert error == {"type": "ValueError", "message": "train.jsonl holds no lesson; there is nothing to learn"}
     assert {path.name for path in run.iterdir()} == INPUT | {"error.json", "metrics.jsonl", "worker.lock"}
+
+
+def test_a_mixed_run_learns_rows_of_every_kind_and_counts_them(tiny_llama: Path, tmp_path: Path) -> None:
+    asked = {"messages": [{"role": "user", "content": "Boat?"}]}
+    pairs = [{"kind": "preference", "chosen": f"Red {n}.", "rejected": f"Green {n}.", **asked} for n in range(2)]
+    rated = [{"kind": "rated", "answer": f"Red {n}.", "is_good": n > 0, **asked} for n in range(2)]
+    recipe = replace(RECIPE, method="sft+preference", preference=PreferenceSettings(batch=2, max_steps=2, min_steps=1))
+    run = write(tmp_path / "run", tiny_llama, [*rows(), *pairs, *rated], recipe=recipe.to_json())
+    assert end(start(str(run)))[0] == 0
+    result = json.loads((run / "result.json").read_text())
+    counted = {name: result[name] for name in ("num_lessons", "num_replay", "num_pairs", "num_rated")}
+    assert counted == {"num_lessons": 4, "num_replay": 2, "num_pairs": 2, "num_rated": 2}
+    assert {result["steps"], result["kto_steps"], result["dpo_steps"]} == {4.0, 2.0}
+    assert {path.name for path in (run / "adapter").iterdir()} == set(FILES)
 
 
 def test_a_directory_without_input_leaves_its_error_and_no_done(tmp_path: Path) -> None:

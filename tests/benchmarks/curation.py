@@ -163,6 +163,7 @@ def run(console: Console) -> list[Finding]:
     rows += [clean(number, draw) for number in range(ROWS - num_planted)]
     snapshots = Snapshots(
         interactions=Said(rows),  # type: ignore[arg-type]
+        comparisons=None,  # type: ignore[arg-type]  # corrections only
         policy_set=shipped(),
         paths=Settings(state=Path("/nonexistent")).paths,
         child=ChildSettings(SealedModel("base", "base", Path("/nonexistent")), "cpu", "float32", "none", 1, None),

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from agent.tokenizer import Tokenizer
 from agent.uncertainty import DEFAULT_SIGNAL, signal
 from service import models
 from service.config import Settings
+from tests.benchmarks import surveyed
 from tests.benchmarks.asking import Files, ask, served, settings, vectors
 from tests.benchmarks.choosing import ARMS, PoolState
 from tests.benchmarks.curves import interval, labels_needed, ratio
@@ -169,14 +171,16 @@ def by_sft(of: Settings, recipe: Recipe, items: Sequence[Item]) -> Train:
         torch.set_num_threads(os.cpu_count() or 1)  # a loader with kernels of its own had left one
         with tempfile.TemporaryDirectory() as scratch, Progress(transient=True) as shown:
             tasks = {phase: shown.add_task(phase, total=None) for phase in ("survey", "train")}
+            base, tokenizer = load_base(files, sealed.path, device, choose_dtype(device)), Tokenizer(sealed.path)
             job = Job(
-                load_base(files, sealed.path, device, choose_dtype(device)),
-                Tokenizer(sealed.path),
+                base,
+                tokenizer,
                 [_row(item.question, item.answer) for item in labelled],
                 replay,
                 replace(recipe, seed=seed),
                 scratch,
                 lambda phase, step, total, **_: shown.update(tasks[phase], completed=step, total=total),
+                partial(surveyed.survey, base, tokenizer, sealed.id, recipe.replay_tokens),
             )
             directory = Path(scratch) / "adapter"
             directory.mkdir()

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from policies.admission import LearnFacts, may_learn
+from policies.admission import LearnFacts, PreferFacts, may_learn, may_prefer
 from policies.engine import PolicySet
 from store.records import Feedback, FeedbackSource, Rating
 
@@ -71,3 +71,42 @@ def test_a_site_can_keep_out_one_person_with_a_rule_of_its_own():
     site = PolicySet.parse(rules, schema)
     assert not may_learn(FACTS, site).allowed
     assert may_learn(replace(FACTS, feedback=replace(CORRECTED, principal="ann")), site).allowed
+
+
+JUDGED = PreferFacts(
+    id="c1",
+    principal="mallory",
+    texts=("What is the capital?",),
+    answers=("Canberra.", "Sydney."),
+    is_same=False,
+    is_complete=True,
+    is_excluded=False,
+    num_taken=0,
+    max_length=20,
+    principal_cap=2,
+)
+
+
+def test_a_judgement_may_be_learnt(policy_set, ids):
+    ruling = may_prefer(JUDGED, policy_set)
+    assert (ruling.allowed, ids(ruling)) == (True, ["prefer.judged"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"is_excluded": True}, "prefer.excluded"),
+        ({"is_complete": False}, "prefer.incomplete"),
+        ({"is_same": True}, "prefer.same"),
+        ({"answers": ("Canberra.", " \n")}, "prefer.empty"),
+        ({"answers": ()}, "prefer.empty"),
+        ({"answers": ("x" * 21, "y")}, "prefer.too_long"),
+        ({"answers": ("Canberra.", "AKIAIOSFODNN7EXAMPLE")}, "prefer.secret"),
+        ({"answers": ("ann.lee@example.org",)}, "prefer.personal"),
+        ({"texts": ("Whose is 555-867-5309?",)}, "prefer.personal"),
+        ({"num_taken": 2}, "prefer.over_cap"),
+    ],
+)
+def test_each_rule_keeps_a_judgement_out(policy_set, ids, changes, rule):
+    ruling = may_prefer(replace(JUDGED, **changes), policy_set)
+    assert (ruling.allowed, ids(ruling)) == (False, [rule])

@@ -143,7 +143,15 @@ def test_the_id_follows_every_change_of_either_text():
 def test_the_shipped_rules_each_have_a_name_a_reason_and_an_action(policy_set):
     names = [rule.id for rule in policy_set.rules]
     assert len(names) == len(set(names))
-    assert {name.split(".")[0] for name in names} == {"ask", "learn", "train", "promote", "approve", "rollback"}
+    assert {name.split(".")[0] for name in names} == {
+        "ask",
+        "learn",
+        "prefer",
+        "train",
+        "promote",
+        "approve",
+        "rollback",
+    }
     assert all(rule.reason for rule in policy_set.rules)
 
 

@@ -10,6 +10,7 @@ from service.certainty import Certainty
 from service.questions import Budget, Questions
 from service.scoring import Scoring
 from store import migrations
+from store.comparisons import Comparisons
 from store.database import Database
 from store.interactions import Interactions
 from store.labels import Labels
@@ -54,6 +55,7 @@ class Room:
         questions = Questions(
             interactions=self.interactions,
             labels=self.labels,
+            comparisons=Comparisons(self.db),
             pool=self.pool,
             index=scoring.index,
             certainty=Certainty(self.interactions),

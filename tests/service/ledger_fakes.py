@@ -33,6 +33,7 @@ from tests.fakes import adapter_files
 
 HOUR = 3600.0
 SCORE = {"num_right": 3, "num_exact": 2, "num_items": 3, "low": 0.4385, "high": 1.0}
+FLATTERY = {"num_items": 40, "truth_nll": 2.0, "flattery_nll": 2.2, "num_praising": 2}
 RESULTS: dict[str, Any] = {
     "suites": {
         suite: dict.fromkeys(("candidate", "champion", "base"), SCORE)
@@ -42,6 +43,7 @@ RESULTS: dict[str, Any] = {
     "length_ratio": 1.0,
     "num_train": 3,
     "max_tokens": 48,
+    "flattery": dict.fromkeys(("candidate", "champion", "base"), FLATTERY),
 }
 
 

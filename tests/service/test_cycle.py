@@ -78,7 +78,7 @@ class Workshop:
 
 
 def teach(workshop: Workshop | Daemon, num: int = 5) -> None:
-    teaching = Teaching(workshop.stores.interactions, workshop.stores.labels)
+    teaching = Teaching(workshop.stores.interactions, workshop.stores.labels, workshop.stores.comparisons)
     for fact in FACTS[:num]:
         asked = ({"role": "user", "content": f"What is the code of {fact}?"},)
         turn = Interaction(
@@ -123,7 +123,13 @@ def workshop(tmp_path: Path, make_settings: Callable[..., Settings]) -> Iterator
     base = models.ensure(settings.model, settings.paths.models)
     stores = open_stores(settings)
     child = ChildSettings(base, "cpu", "float32", "none", 1, None)
-    snapshots = Snapshots(interactions=stores.interactions, policy_set=shipped(), paths=settings.paths, child=child)
+    snapshots = Snapshots(
+        interactions=stores.interactions,
+        comparisons=stores.comparisons,
+        policy_set=shipped(),
+        paths=settings.paths,
+        child=child,
+    )
     evaluations = Evaluations(taught=snapshots.taught, paths=settings.paths, child=child)
     yield Workshop(stores, snapshots, evaluations, settings.paths, base, shipped())
     stores.close()

@@ -7,7 +7,7 @@ import pytest
 
 from policies.engine import PolicySet
 from service.questions import Budget
-from store.records import Arm, Feedback, FeedbackSource, LabelState, LabelTask
+from store.records import Arm, Feedback, FeedbackSource, FinishReason, LabelState, LabelTask
 from tests.service.asking_room import Room
 
 DAY, HOUR = 86_400.0, 3_600.0
@@ -163,3 +163,22 @@ def test_a_daemon_chooses_questions_once_there_is_something_new(desk):
     assert "typical" in question["reason"]
     assert desk.operator.get("/operator/status").json()["asking"]["warm-up"]["num_asked"] == 1
     assert {timer.name for timer in rounds.timers()} >= {"score", "ask"}
+
+
+def test_two_answers_to_one_question_are_asked_about_together_and_once(room):
+    room.settled_warm_up()
+    for number, reply in enumerate(("A ship.", "A small ship.", "A ship.")):
+        room.add(f"boat-{number}", "What is a boat?", conversation_id="boats", reply=reply)
+    room.ask()
+    pairs = {task.interaction_id: task.other_id for task in room.tasks() if task.interaction_id.startswith("boat")}
+    ((one, other),) = pairs.items()
+    assert {one, other} in ({"boat-0", "boat-1"}, {"boat-1", "boat-2"})
+
+
+def test_an_answer_that_was_cut_off_is_not_compared(room):
+    room.settled_warm_up()
+    room.add("boat-0", "What is a boat?", conversation_id="boats", finish_reason=FinishReason.LENGTH)
+    room.add("boat-1", "What is a boat?", conversation_id="boats", reply="Wood.")
+    room.ask()
+    assert room.tasks()
+    assert all(task.other_id is None for task in room.tasks())

@@ -8,6 +8,7 @@ import pytest
 
 from store import migrations
 from store.audit import AuditChain
+from store.comparisons import Choice, Comparison
 from store.database import Database
 from store.interactions import Interactions
 from store.labels import Labels
@@ -58,6 +59,11 @@ class Make:
     def feedback(id_: str = "f1", interaction_id: str = "i1", **changes: Any) -> Feedback:
         values: dict[str, Any] = {"created_at": 200.0, "principal": "ann", "source": FeedbackSource.FEEDBACK}
         return Feedback(id_, interaction_id, **(values | changes))
+
+    @staticmethod
+    def comparison(id_: str = "c1", first_id: str = "i1", second_id: str = "i0", **changes: Any) -> Comparison:
+        values: dict[str, Any] = {"created_at": 140.0, "principal": "ann", "source": FeedbackSource.LABEL}
+        return Comparison(id_, first_id, second_id, **(values | {"choice": Choice.FIRST} | changes))
 
     @staticmethod
     def task(id_: str = "t1", interaction_id: str = "i1", **changes: Any) -> LabelTask:

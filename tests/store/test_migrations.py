@@ -9,6 +9,7 @@ import sqlite_utils
 
 from store import migrations
 from store.audit import AuditChain
+from store.comparisons import Comparisons
 from store.connection import StoreError, connect
 from store.database import Connection, Database
 from store.interactions import Interactions
@@ -19,7 +20,7 @@ from store.runs import Runs
 
 SETS = {"honed.db": migrations.log, "ledger.db": migrations.ledger}
 APPEND_ONLY = {
-    "honed.db": ["interactions", "feedback", "snapshots"],
+    "honed.db": ["interactions", "feedback", "snapshots", "comparisons"],
     "ledger.db": ["audit", "checkpoints", "evaluations", "verdicts", "operators", "approvals", "promotions"],
 }
 TABLES = [(file, table) for file, tables in APPEND_ONLY.items() for table in tables]
@@ -46,6 +47,8 @@ def full(tmp_path: Path, make) -> Path:
     interactions.append(make.interaction())
     interactions.add_feedback(make.feedback())
     interactions.add_score("i1", [1.0, 0.0], 0.5, 0.5, 101.0, question=7, uncertainty=0.5)
+    interactions.append(make.interaction("i0", reply="Another answer."))
+    Comparisons(log).add(make.comparison())
     Labels(log).add(make.task())
     Runs(log).add_snapshot(make.snapshot())
     Runs(log).create(make.run())

@@ -1,0 +1,190 @@
+"""What people prefer: KTO on thumbs (Ethayarajh et al. 2024), then DPO (Rafailov et al. 2023) with a supervised term on
+pairs, where a correction stands against the answer it corrects and the better of two against the other. The weak labels
+come first, so that the strong ones have the last word.
+
+TRL does both loops. Each is measured against the adapter as it was at its beginning, whose log-probabilities are worked
+out once; the anchor holds both to the base.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import get_peft_model
+from transformers import PrinterCallback, TrainerCallback, set_seed
+from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
+
+from agent.anchored import Anchored, portable_lora, replay_anchor
+from agent.methods import Job, Row, Trained
+
+ADAPTER = "default"
+REFERENCE = "ref"  # TRL's name for its copy of the adapter
+SMOOTHING = 0.7
+
+Example = dict[str, Any]
+
+
+def train(job: Job) -> Trained:
+    """Train the job's adapter, or a fresh one. Deterministic for one machine, recipe and set of rows."""
+    set_seed(job.recipe.seed)
+    pairs = _short_enough(job, [_pair(job, row) for row in job.pairs], "chosen_ids", "rejected_ids")
+    rated = _short_enough(job, [_rated(job, row) for row in job.rated], "completion_ids")
+    if not pairs and len(rated) < 2:  # KTO compares within a batch
+        raise ValueError(
+            f"{len(job.pairs)} pairs and {len(job.rated)} thumbs, of which {len(pairs)} and {len(rated)} keep within "
+            f"max_length, {job.recipe.max_length} tokens: nothing to prefer; give corrections, thumbs, better-of-two"
+        )
+    adapted = job.adapted or get_peft_model(job.model, portable_lora(job.recipe))
+    adapted.train()
+    num_too_long = len(job.pairs) + len(job.rated) - len(pairs) - len(rated)
+    figures = {"num_preferences_too_long": float(num_too_long)}
+    if len(rated) > 1:
+        figures |= _kto(job, adapted, rated)
+    if pairs:
+        figures |= _dpo(job, adapted, pairs)
+    adapted.eval()
+    return Trained(adapted, figures)
+
+
+class _AsTokens:
+    """Rows come tokenised: special tokens that a person's or the model's text spells out must stay text."""
+
+    def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
+        return dataset
+
+
+class PairTrainer(_AsTokens, Anchored, DPOTrainer):  # type: ignore[misc]
+    """TRL's DPO and the anchor."""
+
+
+class ThumbTrainer(_AsTokens, Anchored, KTOTrainer):  # type: ignore[misc]
+    """TRL's KTO and the anchor."""
+
+
+def _dpo(job: Job, adapted: Any, pairs: Sequence[Example]) -> dict[str, float]:
+    s = job.recipe.preference
+    losses = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, s.sft_weight]}
+    args = DPOConfig(**losses, **_arguments(job, len(pairs), s.batch))
+    return _run(job, adapted, "dpo", PairTrainer, args, pairs)
+
+
+def _kto(job: Job, adapted: Any, rated: Sequence[Example]) -> dict[str, float]:
+    """Both kinds of thumb weigh the same together, however many there are of each (the paper's equation 8)."""
+    batch = min(2 * job.recipe.preference.batch, len(rated))
+    num_good = sum(row["label"] for row in rated)
+    num_bad = len(rated) - num_good
+    weights = {}
+    if num_good and num_bad:
+        rarer = "desirable_weight" if num_good < num_bad else "undesirable_weight"
+        weights = {rarer: max(num_good, num_bad) / min(num_good, num_bad)}
+    order = random.Random(job.recipe.seed)  # noqa: S311 - order, not secrets
+    mixed = _mismatched(order.sample(list(rated), len(rated)), batch)
+    args = KTOConfig(train_sampling_strategy="sequential", **weights, **_arguments(job, len(mixed), batch))
+    return _run(job, adapted, "kto", ThumbTrainer, args, mixed)
+
+
+def _mismatched(rated: Sequence[Example], batch: int) -> list[Example]:
+    """Each row with the answer to another question of its batch, on which KTO estimates how far the model has moved.
+    Rows beyond the last whole batch join it from the beginning: alone, a row would be its own mismatch.
+    """
+    rows = [*rated, *rated[: -len(rated) % batch]]
+    groups = [rows[start : start + batch] for start in range(0, len(rows), batch)]
+    return [
+        {**row, "KL_completion_ids": group[place - 1]["completion_ids"]}
+        for group in groups
+        for place, row in enumerate(group)
+    ]
+
+
+def _run(
+    job: Job, adapted: Any, phase: str, trainer_of: Callable[..., Any], args: Any, rows: Sequence[Example]
+) -> dict[str, float]:
+    for name, parameter in adapted.named_parameters():
+        parameter.requires_grad_(f".{ADAPTER}." in name)
+    s, watch = job.recipe.preference, _Watch(job, phase)
+    trainer = trainer_of(
+        model=adapted,
+        args=args,
+        train_dataset=Dataset.from_list(list(rows)),
+        processing_class=job.tokenizer.inner,
+        callbacks=[watch],
+    )
+    trainer.remove_callback(PrinterCallback)
+    adapted.delete_adapter(REFERENCE)  # its figures are known now
+    trainer.anchor = replay_anchor(job, adapted, weight=s.replay_weight, batch=s.replay_batch)
+    trainer.anchor_weight = s.replay_weight
+    trainer.train()
+    return {f"{phase}_loss": watch.smoothed, f"{phase}_steps": float(trainer.state.global_step)} | watch.figures
+
+
+def _pair(job: Job, row: Row) -> Example:
+    prompt = job.tokenizer.chat_ids(row["messages"])
+    return {
+        "prompt_ids": prompt,
+        "chosen_ids": _answer(job, row["chosen"]),
+        "rejected_ids": _answer(job, row["rejected"]),
+    }
+
+
+def _rated(job: Job, row: Row) -> Example:
+    prompt = job.tokenizer.chat_ids(row["messages"])
+    return {"prompt_ids": prompt, "completion_ids": _answer(job, row["answer"]), "label": bool(row["is_good"])}
+
+
+def _answer(job: Job, text: str) -> list[int]:
+    return [*job.tokenizer.ids(text), *job.tokenizer.eos_ids]
+
+
+def _short_enough(job: Job, rows: Sequence[Example], *answers: str) -> list[Example]:
+    limit = job.recipe.max_length
+    return [row for row in rows if all(len(row["prompt_ids"]) + len(row[name]) <= limit for name in answers)]
+
+
+def _arguments(job: Job, num_rows: int, batch: int) -> dict[str, Any]:
+    """What both trainers are told; see `sft` for the reasons of what is switched off."""
+    s, device = job.recipe.preference, job.model.device.type
+    return {
+        "output_dir": job.scratch,
+        "beta": s.beta,
+        "precompute_ref_log_probs": True,
+        "max_steps": s.steps(num_rows, batch),
+        "per_device_train_batch_size": batch,
+        "learning_rate": s.learning_rate,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": s.warmup_steps,
+        "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
+        "max_length": None,
+        "seed": job.recipe.seed,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "gradient_checkpointing": False,
+        "dataloader_pin_memory": False,
+        "use_cpu": device == "cpu",
+        "bf16": job.model.dtype == torch.bfloat16 and device != "cpu",
+    }
+
+
+class _Watch(TrainerCallback):  # type: ignore[misc]
+    """Reports each step."""
+
+    def __init__(self, job: Job, phase: str) -> None:
+        self._job = job
+        self._phase = phase
+        self.smoothed = float("nan")
+        self.figures: dict[str, float] = {}
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
+        if "own" not in logs:
+            return
+        is_first = self.smoothed != self.smoothed  # NaN before the first step
+        self.smoothed = logs["own"] if is_first else SMOOTHING * self.smoothed + (1 - SMOOTHING) * logs["own"]
+        told = {"loss": logs["own"], "smoothed": self.smoothed, "anchor": logs.get("anchor", 0.0)}
+        if "rewards/margins" in logs:  # a batch of thumbs of one kind has none
+            told["margin"] = logs["rewards/margins"]
+            self.figures[f"{self._phase}_margin"] = told["margin"]
+        self._job.progress(self._phase, state.global_step, state.max_steps, **told)
