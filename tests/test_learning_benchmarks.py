@@ -14,7 +14,7 @@ from agent.detection import Example
 from agent.recipe import Recipe
 from service.config import Settings
 from store.records import TokenTrace
-from tests.benchmarks import detection, labels
+from tests.benchmarks import detection, labels, own
 from tests.benchmarks.choosing import ARMS, PoolState, at_random, dense_uncertain
 from tests.benchmarks.curves import interval, labels_needed, ratio
 from tests.benchmarks.detection import auroc, scored, unavoidable_ece
@@ -237,8 +237,11 @@ def test_a_line_is_made_once(tmp_path: Path) -> None:
     assert Notebook(tmp_path / "n.jsonl").get(named, lambda: {"figure": 2})["figure"] == 1
 
 
-def test_the_default_method_trains_a_portable_adapter(tmp_path: Path, make_settings: Callable[..., Settings]) -> None:
-    recipe = Recipe(max_steps=2, rank=2, alpha=4, lesson_batch=2, replay_batch=2, warmup_steps=1, survey_rows=4)
+def test_the_default_method_trains_a_portable_adapter(
+    tmp_path: Path, make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own, "CACHE", tmp_path)
+    recipe = Recipe(max_steps=2, rank=2, alpha=4, lesson_batch=2, replay_batch=2, warmup_steps=1)
     items = mixed()[:4]
     adapter = by_sft(make_settings(tmp_path), recipe, items)(items, 3)
     assert set(adapter) == {"adapter_config.json", "adapter_model.safetensors"}

@@ -34,28 +34,7 @@ def router(parts: Parts) -> APIRouter:
 
     @routes.post("/v1/feedback")
     def feedback(body: FeedbackRequest, request: Request) -> dict[str, Any]:
-        principal = principal_of(request)
-        try:
-            if body.other_id is not None and body.better is not None:
-                said = parts.teaching.compare(body.interaction_id, body.other_id, principal, body.better)
-                return comparison_json(said)
-            given = parts.teaching.give_feedback(
-                body.interaction_id,
-                principal,
-                rating=body.rating,
-                correction=body.correction,
-                comment=body.comment,
-            )
-        except UnknownInteraction:
-            named = " or ".join(map(repr, filter(None, (body.interaction_id, body.other_id))))
-            raise ApiError(
-                404, f"no interaction {named}", param="interaction_id", code="interaction_not_found"
-            ) from None
-        except NothingSaid as error:
-            raise ApiError(400, str(error), param="rating", code="invalid_value") from None
-        except NotComparable as error:
-            raise ApiError(400, str(error), param="other_id", code="invalid_value") from None
-        return feedback_json(given)
+        return _given(parts, body, principal_of(request))
 
     @routes.get("/health/live")
     def live() -> dict[str, str]:
@@ -80,6 +59,29 @@ def router(parts: Parts) -> APIRouter:
     for path, name in PAGE_FILES.items():
         routes.add_api_route(path, _page(name), include_in_schema=False)
     return routes
+
+
+def _given(parts: Parts, body: FeedbackRequest, principal: str) -> dict[str, Any]:
+    """What a person says of one answer, or of two."""
+    try:
+        if body.other_id is not None and body.better is not None:
+            said = parts.teaching.compare(body.interaction_id, body.other_id, principal, body.better)
+            return comparison_json(said)
+        given = parts.teaching.give_feedback(
+            body.interaction_id,
+            principal,
+            rating=body.rating,
+            correction=body.correction,
+            comment=body.comment,
+        )
+    except UnknownInteraction:
+        named = " or ".join(map(repr, filter(None, (body.interaction_id, body.other_id))))
+        raise ApiError(404, f"no interaction {named}", param="interaction_id", code="interaction_not_found") from None
+    except NothingSaid as error:
+        raise ApiError(400, str(error), param="rating", code="invalid_value") from None
+    except NotComparable as error:
+        raise ApiError(400, str(error), param="other_id", code="invalid_value") from None
+    return feedback_json(given)
 
 
 def feedback_json(given: Feedback) -> dict[str, Any]:

@@ -10,19 +10,16 @@ from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
 from agent.layout import lay_out
-from agent.methods.sft import IGNORED, collate_lessons
+from agent.replay import IGNORED, collate, hidden_states
+from agent.tokenizer import AnsweredIds
 
 token_rows = st.lists(st.lists(st.integers(0, 3), min_size=4, max_size=8), min_size=1, max_size=4)
 
 
-def example(prompt: list[int], answer: list[int]) -> dict[str, Any]:
-    return {"input_ids": [*prompt, *answer], "labels": [*[IGNORED] * len(prompt), *answer]}
-
-
-EXAMPLES = [
-    example([1, 40, 41, 42, 50], [60, 61, 2]),
-    example([1, 40, 41, 43], [62, 2]),
-    example([1, 40, 41, 42, 50, 51], [63, 64, 65, 2]),
+ROWS = [
+    AnsweredIds((1, 40, 41, 42, 50, 60, 61, 2), 5),
+    AnsweredIds((1, 40, 41, 43, 62, 2), 4),
+    AnsweredIds((1, 40, 41, 42, 50, 51, 63, 64, 65, 2), 6),
 ]
 
 
@@ -62,19 +59,29 @@ def test_a_single_row_is_laid_out_as_it_is() -> None:
 def test_lessons_laid_out_together_give_the_loss_and_the_pull_of_lessons_padded_side_by_side(
     base: PreTrainedModel,
 ) -> None:
-    length = max(len(one["input_ids"]) for one in EXAMPLES)
+    length = max(len(row.ids) for row in ROWS)
     padded = {
-        "input_ids": torch.tensor([one["input_ids"] + [0] * (length - len(one["input_ids"])) for one in EXAMPLES]),
-        "labels": torch.tensor([one["labels"] + [IGNORED] * (length - len(one["labels"])) for one in EXAMPLES]),
-        "attention_mask": torch.tensor([[int(n < len(one["input_ids"])) for n in range(length)] for one in EXAMPLES]),
+        "input_ids": torch.tensor([[*row.ids, *[0] * (length - len(row.ids))] for row in ROWS]),
+        "labels": torch.tensor(
+            [
+                [IGNORED] * row.answer_at + [*row.ids[row.answer_at :]] + [IGNORED] * (length - len(row.ids))
+                for row in ROWS
+            ]
+        ),
+        "attention_mask": torch.tensor([[int(n < len(row.ids)) for n in range(length)] for row in ROWS]),
     }
     losses, pulls = [], []
-    for batch in (padded, collate_lessons(EXAMPLES)):
+    for is_together in (False, True):
         model = copy.deepcopy(base).requires_grad_(True)
-        loss = model(**batch).loss
+        loss = together(model) if is_together else model(**padded).loss
         loss.backward()
         losses.append(loss.detach())
         pulls.append(model.get_parameter("model.layers.0.self_attn.q_proj.weight").grad)
     assert torch.allclose(losses[0], losses[1], atol=1e-4)
     assert torch.allclose(pulls[0], pulls[1], atol=1e-3)
-    assert int((collate_lessons(EXAMPLES)["labels"] != IGNORED).sum()) == 9
+
+
+def together(model: Any) -> torch.Tensor:
+    logits = model.get_output_embeddings()(hidden_states(model, collate(ROWS)))
+    targets = torch.tensor([token for row in ROWS for token in (*row.ids[row.answer_at :], IGNORED)])
+    return torch.nn.functional.cross_entropy(logits, targets, ignore_index=IGNORED)

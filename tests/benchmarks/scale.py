@@ -23,6 +23,7 @@ from policies.engine import shipped
 from service.certainty import Certainty
 from service.questions import Budget, Questions
 from store import migrations
+from store.comparisons import Comparisons
 from store.connection import Connection
 from store.database import Database
 from store.interactions import Interactions, Vectors
@@ -70,7 +71,8 @@ def fill(database: Database, crowd: Crowd, rows: int) -> None:
         database.write(lambda conn, start=start: _insert(conn, crowd, start, min(PER_CHUNK, rows - start)))
     arms = ["warm-up"] * 15 + ["random"] * 13 + ["dense-uncertain"] * 72
     tasks = [(f"{n:032x}", f"{n * (rows // 100):032x}", arm) for n, arm in enumerate(arms)]
-    sql = "INSERT INTO labels VALUES (?, ?, 1.0, 0.5, 'long ago', 'right', 2.0, ?)"
+    sql = """INSERT INTO labels (id, interaction_id, created_at, score, reason, state, resolved_at, arm)
+             VALUES (?, ?, 1.0, 0.5, 'long ago', 'right', 2.0, ?)"""
     database.write(lambda conn: conn.conn.executemany(sql, tasks))
 
 
@@ -152,6 +154,7 @@ def choose(state: Path) -> dict[str, Any]:
     start_seconds = time.perf_counter() - began
     questions = Questions(
         interactions=interactions,
+        comparisons=Comparisons(database),
         labels=labels,
         pool=Pool(database),
         index=index,
