@@ -3,7 +3,8 @@
 import hashlib
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,11 +80,25 @@ class Anchor:
         new = [i for i in chosen if i not in self._states]
         if new:
             rows = [self._rows[i] for i in new]
-            with torch.no_grad(), self._model.disable_adapter():
+            with torch.no_grad(), base_alone(self._model):
                 states = hidden_states(model, collate(rows))
             parts = states.split([row.num_decided for row in rows])
             self._states.update(zip(new, (part.clone() for part in parts), strict=True))
         return torch.cat([self._states[i] for i in chosen]).to(model.device)
+
+
+@contextmanager
+def base_alone(adapted: Any) -> Iterator[None]:
+    """While inside, a PEFT model is its base. PEFT lets everything of an adapter train when it is switched on again;
+    what was frozen stays so here.
+    """
+    frozen = [parameter for parameter in adapted.parameters() if not parameter.requires_grad]
+    try:
+        with adapted.disable_adapter():
+            yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
 
 
 def row_key(row: AnsweredIds) -> str:

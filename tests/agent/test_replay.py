@@ -135,3 +135,12 @@ def test_held_to_the_words_only_the_cost_is_the_loss_on_them(adapted: Any, rows:
         assert float(anchor.loss()) == pytest.approx(
             float(torch.nn.functional.cross_entropy(logits, ids[0, start:])), rel=1e-4
         )
+
+
+def test_what_was_frozen_stays_frozen_when_the_base_has_spoken(adapted: Any, rows: list[AnsweredIds]) -> None:
+    for name, parameter in adapted.named_parameters():
+        if "lora_A" in name:
+            parameter.requires_grad_(False)
+    anchored(adapted, rows).loss()
+    trained = {name for name, parameter in adapted.named_parameters() if parameter.requires_grad}
+    assert trained == {name for name, _ in adapted.named_parameters() if "lora_B" in name}
