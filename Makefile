@@ -56,7 +56,7 @@ bench-log: .venv/tested  ## What a durable row costs
 bench-curation: .venv/tested  ## What curation drops of 100,000 rows, and what it leaves (two minutes)
 	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.curation
 
-bench-lessons: .venv/tested  ## What one run on 20 invented facts teaches, and what it makes forget (six minutes)
+bench-lessons: .venv/tested  ## What one run on 20 invented facts teaches, and what it makes forget (three minutes)
 	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.lessons
 
 bench-nights: .venv/tested  ## Twenty nights of five corrections each, and what is left of the first (an hour and a half)

@@ -11,6 +11,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.progress import Progress
 
@@ -51,6 +52,7 @@ def train(files: Files, directory: Path, loader: ModelLoader, taught: list[Fact]
     ]
     replay = [{"messages": said(item["question"]), "answer": item["answer"]} for item in suites.load("everyday")]
     device = choose_device("cpu")
+    torch.set_num_threads(os.cpu_count() or 1)  # the engine's kernels had made torch step back
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch, Progress(transient=True) as shown:
         tasks = {phase: shown.add_task(phase, total=None) for phase in ("survey", "train")}
