@@ -1,10 +1,13 @@
 """The models a daemon needs, sealed under STATE/models: fetched once, verified at every start, usable offline after."""
 
+import fcntl
 import json
+import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from agent import source
 from store import artifacts
 
 PINS = "pins.json"
+FETCHING = "fetch.lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +32,16 @@ def ensure(text: str, models: Path, *, quiet: bool = False) -> SealedModel:
     SourceError says what went wrong; nothing half-made stays.
     """
     parsed = source.parse(text)
-    pins = _pins(models)
-    if text in pins and (models / pins[text]).is_dir():
-        return SealedModel(pins[text], source.display_name(parsed), models / pins[text])
-    models.mkdir(parents=True, exist_ok=True)
+    if not is_present(text, models):
+        models.mkdir(parents=True, exist_ok=True)
+        with _alone(models):
+            if not is_present(text, models):  # another process may have brought it meanwhile
+                _fetch(text, parsed, models, quiet=quiet)
+    path = models / _pins(models)[text]
+    return SealedModel(path.name, source.display_name(parsed), path)
+
+
+def _fetch(text: str, parsed: source.Source, models: Path, *, quiet: bool) -> None:
     _discard_leftovers(models)
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=models) as scratch:
         fetched = Path(scratch) / "fetched"
@@ -40,8 +50,8 @@ def ensure(text: str, models: Path, *, quiet: bool = False) -> SealedModel:
         ready = _converted(fetched, Path(scratch) / "converted", quiet=quiet)
         digest = artifacts.seal(ready, {"kind": "model", "source": text})
         artifacts.publish(ready, models / digest)
-    artifacts.write_file(models / PINS, json.dumps({**pins, text: digest}, indent=1, sort_keys=True).encode())
-    return SealedModel(digest, source.display_name(parsed), models / digest)
+    pins = {**_pins(models), text: digest}
+    artifacts.write_file(models / PINS, json.dumps(pins, indent=1, sort_keys=True).encode())
 
 
 def is_present(text: str, models: Path) -> bool:
@@ -76,6 +86,17 @@ def _pins(models: Path) -> Mapping[str, str]:
     except (FileNotFoundError, ValueError):
         return {}
     return {str(text): str(digest) for text, digest in pins.items()} if isinstance(pins, dict) else {}
+
+
+@contextmanager
+def _alone(models: Path) -> Iterator[None]:
+    """One process fetches at a time; others wait for it. What is left of a fetch is then surely of one that died."""
+    descriptor = os.open(models / FETCHING, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _discard_leftovers(models: Path) -> None:

