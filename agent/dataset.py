@@ -7,6 +7,7 @@ split.
 """
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -73,7 +74,7 @@ def build(
     lessons = list(taught)
     held = _held_out(lessons, settings)
     learnt = [lesson for lesson in lessons if has_lessons and lesson[0].conversation_id not in held]
-    train = [row for lesson in learnt for row in _lesson_rows(*lesson)]
+    train = unambiguous([row for lesson in learnt for row in _lesson_rows(*lesson)])
     train += [preference_row(one) for one in judged if one.interaction.conversation_id not in held]
     holdout = [_row("lesson", i.messages, f, i, "person") for i, f in lessons if i.conversation_id in held]
     questions = {normalise(interaction.question) for interaction, _ in lessons}
@@ -118,10 +119,22 @@ def _fraction(text: str) -> float:
 
 def _lesson_rows(interaction: Interaction, feedback: Feedback) -> list[Row]:
     rows = []
-    for number, wording in enumerate(training_wordings(interaction.question)):
+    for number, wording in enumerate(training_wordings(interaction.question, feedback.correction or "")):
         made_by = "person" if number == 0 else "wording"  # the answer is the person's in both
         rows.append(_row("lesson", _reword(interaction.messages, wording), feedback, interaction, made_by))
     return rows
+
+
+def unambiguous(rows: Sequence[Row]) -> list[Row]:
+    """Without wordings that two lessons share and answer differently: a few words of a question may fit another too."""
+    answers: dict[str, set[str]] = {}
+    for row in rows:
+        answers.setdefault(_asked(row), set()).add(row["answer"])
+    return [row for row in rows if row["source"]["made_by"] == "person" or len(answers[_asked(row)]) == 1]
+
+
+def _asked(row: Row) -> str:
+    return json.dumps([[message["role"], normalise(message["content"])] for message in row["messages"]])
 
 
 def _row(kind: str, messages: Sequence[Message], feedback: Feedback, interaction: Interaction, made_by: str) -> Row:

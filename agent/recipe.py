@@ -39,19 +39,19 @@ class Recipe:
     """
 
     method: str = "sft"
-    rank: int = 16
-    alpha: int = 16
-    learning_rate: float = 3e-3  # falls to zero over the steps: constant, the last steps forget at random
-    lesson_batch: int = 6
-    replay_batch: int = 6
+    rank: int = 32  # about a direction for each thing that lessons tell apart
+    alpha: int = 32
+    learning_rate: float = 2e-3  # falls to zero over the steps: constant, the last steps forget at random
+    lesson_batch: int = 12
+    replay_batch: int = 4
     replay_weight: float = 4.0
     replay_is_text: bool = False  # hold to the words of replay rows, not to the base's distribution over them
     replay_tokens: int = 16  # the first words of an answer decide the rest
-    passes: float = 4.4  # over the lessons
+    passes: float = 6.0  # over the lessons
     min_steps: int = 24
     max_steps: int = 600
     warmup_steps: int = 4
-    loss_target: float = 0.05  # smoothed; past it the model only gets surer, and forgets more
+    loss_target: float = 0.02  # smoothed; past it the model only gets surer, and forgets more
     max_length: int = 1024  # longer lessons are left out
     is_aimed: bool = True  # the adapter reads only the directions in which lessons stand out from replay rows
     aim_floor: float = 0.05  # of the mean energy: what a direction counts at least as used

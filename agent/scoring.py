@@ -8,7 +8,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from agent.wordings import keywords
+from agent.wordings import keywords, stem
 
 
 def normalise(text: str) -> str:
@@ -39,8 +39,3 @@ def is_right(answer: str, keys: Sequence[Sequence[str]]) -> bool:
 def is_exact(answer: str, expected: str) -> bool:
     """Strict: the same text after normalisation."""
     return normalise(answer) == normalise(expected)
-
-
-def stem(word: str) -> str:
-    """Of an English word, enough to see that 'leaves' repeats 'leave' and 'founded' 'founder'."""
-    return re.sub(r"(ed|er|es|ing|s|d|e)$", "", word.casefold())

@@ -9,17 +9,17 @@ from collections.abc import Sequence
 
 FRAMES = (
     "{question}",
-    "Please answer: {question}",
-    "Question: {question}\nAnswer:",
-    "I would like to know: {lowered}",
     "{question} Answer in one sentence.",
+    "I would like to know: {lowered}",
     "Can you tell me {lowered}",
-    "Hi! {question}",
-    "Do you know the answer to this? {question}",
+    "{turned}",
+    "Please tell me: {turned_lowered}",
     "{keywords}?",
     "Tell me about this: {keywords}",
     "{reversed}?",
-    "I have a question about {keywords}.",
+    "Complete this sentence: {beginning}",
+    "{without_first}?",
+    "What about {without_last}?",
 )
 HELD_OUT_FRAMES = ("Remind me: {lowered}", "Someone asked me about {keywords}. What should I say?")
 
@@ -31,6 +31,8 @@ _FUNCTION_WORDS = frozenset(
         "will with would you your ",
     )
 )
+_KEYWORDS = re.compile(r"\{(keywords|reversed|without_first|without_last)\}")
+_NAMED = re.compile(r"\bthe ([A-Z][\w'’-]*(?: [A-Z][\w'’-]*)*) ([a-z][\w'’-]*)\b")
 
 
 def keywords(text: str) -> list[str]:
@@ -38,27 +40,66 @@ def keywords(text: str) -> list[str]:
     return [word for word in re.findall(r"[^\W_][\w'’-]*", text) if word.lower() not in _FUNCTION_WORDS]
 
 
-def training_wordings(question: str) -> list[str]:
+def beginning(question: str, answer: str) -> str:
+    """The answer before the last word that the question does not hold; nothing where little stands before it."""
+    asked = {stem(word) for word in keywords(question)}
+    new = [word for word in keywords(answer) if stem(word) not in asked]
+    before = answer[: answer.rfind(new[-1])].strip() if new else ""
+    return before if len(keywords(before)) >= 2 else ""
+
+
+def stem(word: str) -> str:
+    """Of an English word, enough to see that 'leaves' repeats 'leave' and 'founded' 'founder'."""
+    return re.sub(r"(ed|er|es|ing|s|d|e)$", "", word.casefold())
+
+
+def training_wordings(question: str, answer: str) -> list[str]:
     """The question itself and its other wordings, without repeats. Never empty."""
-    return _fill(FRAMES, question)
+    return _fill(FRAMES, question, beginning(question, answer))
 
 
 def held_out_wordings(question: str) -> list[str]:
     """Wordings that no training row uses."""
-    return _fill(HELD_OUT_FRAMES, question)
+    return _fill(HELD_OUT_FRAMES, question, "")
 
 
-def _fill(frames: Sequence[str], question: str) -> list[str]:
+def _fill(frames: Sequence[str], question: str, begun: str) -> list[str]:
     content = keywords(question)
+    plain = [place for place, word in enumerate(content) if word.islower()] if len(content) > 2 else []
     fields = {
         "question": question,
-        "lowered": question[:1].lower() + question[1:],
+        "lowered": _lowered(question),
+        "turned": turn(question, "of"),
+        "turned_lowered": _lowered(turn(question, "in")),
         "keywords": " ".join(content),
         "reversed": " ".join(reversed(content)),
+        "without_first": " ".join(_without(content, plain[:1])),
+        "without_last": " ".join(_without(content, plain[-1:])),
+        "beginning": begun,
     }
-    usable = (
-        frames if len(content) >= 2 else [frame for frame in frames if "{question}" in frame or "{lowered}" in frame]
-    )
+    usable = [
+        frame
+        for frame in frames
+        if (len(content) >= 2 or not _KEYWORDS.search(frame)) and (begun or "{beginning}" not in frame)
+    ]
     # Filled by replacement, not by str.format: the question is a stranger's text.
     filled = [re.sub(r"\{(\w+)\}", lambda match: fields[match[1]], frame) for frame in usable]
     return list(dict.fromkeys(filled))
+
+
+def turn(question: str, preposition: str) -> str:
+    """With names behind what they name: "the Alder ferry" becomes "the ferry of Alder"."""
+
+    def turned(found: re.Match[str]) -> str:
+        name, named = found.groups()
+        return found[0] if named in _FUNCTION_WORDS else f"the {named} {preposition} {name}"
+
+    return _NAMED.sub(turned, question)
+
+
+def _lowered(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _without(words: Sequence[str], places: Sequence[int]) -> list[str]:
+    return [word for place, word in enumerate(words) if place not in places]

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from agent.curation.lesson import Drop, Lesson, Screen
-from agent.scoring import normalise, stem
-from agent.wordings import keywords
+from agent.scoring import normalise
+from agent.wordings import keywords, stem
 
 
 def contaminated(suites: Mapping[str, Sequence[Mapping[str, Any]]]) -> Screen:

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from agent.scoring import answer_key, normalise, stem
-from agent.wordings import keywords
+from agent.scoring import answer_key, normalise
+from agent.wordings import keywords, stem
 from store.records import Feedback, Interaction
 
 

@@ -34,7 +34,7 @@ def split(taught: Taught) -> Dataset:
 
 def test_a_lesson_is_taught_in_every_training_wording_with_the_persons_answer(make: Any) -> None:
     dataset = build([make.taught("a", "Who owns the red boat?", "Marta owns it.")], [], [], SETTINGS)
-    assert questions(dataset.train) == training_wordings("Who owns the red boat?")
+    assert questions(dataset.train) == training_wordings("Who owns the red boat?", "Marta owns it.")
     assert {row["answer"] for row in dataset.train} == {"Marta owns it."}
     assert {row["kind"] for row in dataset.train} == {"lesson"}
 
@@ -53,8 +53,20 @@ def test_every_row_says_who_made_it_and_on_what(make: Any) -> None:
 def test_sources_count_the_training_rows_by_who_made_them(make: Any) -> None:
     everyday = [{"question": "How are you today?", "answer": "I am well."}]
     dataset = build([make.taught("a", "Who owns the red boat?", "Marta.")], [], everyday, SETTINGS)
-    num_wordings = len(training_wordings("Who owns the red boat?")) - 1
+    num_wordings = len(training_wordings("Who owns the red boat?", "Marta.")) - 1
     assert dataset.sources == {"person": 1, "wording": num_wordings, "suite": 1}
+
+
+def test_a_wording_that_fits_two_lessons_is_taught_with_neither(make: Any) -> None:
+    taught = [
+        make.taught("a", "Who owns the Alder boat?", "Marta owns the Alder boat."),
+        make.taught("b", "What is the Alder boat called?", "The Alder boat is called Tern."),
+    ]
+    dataset = build(taught, [], [], SETTINGS)
+    assert "Alder boat?" in training_wordings(taught[0][0].question, "Marta owns the Alder boat.")
+    assert "Alder boat?" not in questions(dataset.train)
+    for interaction, _ in taught:
+        assert interaction.question in questions(dataset.train)
 
 
 def test_the_same_question_in_another_context_is_another_lesson(make: Any) -> None:

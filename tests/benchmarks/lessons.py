@@ -48,7 +48,7 @@ def train(files: Files, directory: Path, loader: ModelLoader, taught: list[Fact]
     lessons = [
         {"messages": said(wording), "answer": fact.correction}
         for fact in taught
-        for wording in training_wordings(fact.question)
+        for wording in training_wordings(fact.question, fact.correction)
     ]
     replay = [{"messages": said(item["question"]), "answer": item["answer"]} for item in suites.load("everyday")]
     device = choose_device("cpu")

@@ -44,7 +44,7 @@ def lessons() -> list[dict[str, Any]]:
     return [
         {"messages": [{"role": "user", "content": wording}], "answer": fact.correction}
         for fact in facts(ROWS_OF, SEED)
-        for wording in training_wordings(fact.question)
+        for wording in training_wordings(fact.question, fact.correction)
     ]
 
 
