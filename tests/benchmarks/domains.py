@@ -85,13 +85,20 @@ class Item:
     answer: str
     keys: tuple[tuple[str, ...], ...]
 
+    @property
+    def correction(self) -> str:
+        """What a person would write who corrects an answer: a sentence where the model answers in sentences."""
+        if self.kind == "capital":
+            return f"The capital of {self.group.removeprefix('capital: ')} is {self.answer}."
+        return self.answer
+
     def is_right(self, said: str) -> bool:
         """Lenient."""
         return is_right(said, self.keys)
 
     def is_exact(self, said: str) -> bool:
-        """Strict."""
-        return is_exact(said, self.answer)
+        """Strict: the answer or the correction, and nothing else."""
+        return is_exact(said, self.answer) or is_exact(said, self.correction)
 
 
 def domain(name: str) -> list[Item]:
