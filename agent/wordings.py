@@ -18,6 +18,7 @@ FRAMES = (
     "Tell me about this: {keywords}",
     "{reversed}?",
     "Complete this sentence: {beginning}",
+    "{begun_keywords}?",
     "{without_first}?",
     "What about {without_last}?",
 )
@@ -32,6 +33,7 @@ _FUNCTION_WORDS = frozenset(
     )
 )
 _KEYWORDS = re.compile(r"\{(keywords|reversed|without_first|without_last)\}")
+_BEGUN = re.compile(r"\{(beginning|begun_keywords)\}")
 _NAMED = re.compile(r"\bthe ([A-Z][\w'’-]*(?: [A-Z][\w'’-]*)*) ([a-z][\w'’-]*)\b")
 
 
@@ -41,10 +43,20 @@ def keywords(text: str) -> list[str]:
 
 
 def beginning(question: str, answer: str) -> str:
-    """The answer before the last word that the question does not hold; nothing where little stands before it."""
+    """The answer before the last word, or the last name, that the question does not hold; nothing where little stands
+    before it.
+    """
     asked = {stem(word) for word in keywords(question)}
     new = [word for word in keywords(answer) if stem(word) not in asked]
-    before = answer[: answer.rfind(new[-1])].strip() if new else ""
+    if not new:
+        return ""
+    start = answer.rfind(new[-1])
+    for word in reversed(new[:-1]):  # "Clara Linde" is one name, "Pier 7" is not
+        place = answer.rfind(word, 0, start)
+        if not new[-1][0].isupper() or not word[0].isupper() or answer[place + len(word) : start].strip():
+            break
+        start = place
+    before = answer[:start].strip()
     return before if len(keywords(before)) >= 2 else ""
 
 
@@ -76,11 +88,12 @@ def _fill(frames: Sequence[str], question: str, begun: str) -> list[str]:
         "without_first": " ".join(_without(content, plain[:1])),
         "without_last": " ".join(_without(content, plain[-1:])),
         "beginning": begun,
+        "begun_keywords": " ".join(keywords(begun)),
     }
     usable = [
         frame
         for frame in frames
-        if (len(content) >= 2 or not _KEYWORDS.search(frame)) and (begun or "{beginning}" not in frame)
+        if (len(content) >= 2 or not _KEYWORDS.search(frame)) and (begun or not _BEGUN.search(frame))
     ]
     # Filled by replacement, not by str.format: the question is a stranger's text.
     filled = [re.sub(r"\{(\w+)\}", lambda match: fields[match[1]], frame) for frame in usable]

@@ -25,6 +25,7 @@ def test_wordings_frame_the_question_or_keep_its_content_words_or_begin_the_answ
     assert "Where does the ferry of Brightwater leave from?" in wordings
     assert "Please tell me: where does the ferry in Brightwater leave from?" in wordings
     assert "Complete this sentence: The Brightwater ferry leaves from Pier" in wordings
+    assert "Brightwater ferry leaves Pier?" in wordings
     assert len(wordings) == len(FRAMES)
 
 
@@ -45,6 +46,8 @@ def test_a_name_turns_behind_what_it_names_and_behind_nothing_else(question: str
     ("answer", "begun"),
     [
         (ANSWER, "The Brightwater ferry leaves from Pier"),
+        ("It is steered to Brightwater by Clara Maria Linde.", "It is steered to Brightwater by"),
+        ("The Brightwater ferry leaves from Pier Ann.", "The Brightwater ferry leaves from"),
         ("Pier 7.", ""),
         ("The Brightwater ferry leaves.", ""),
         ("", ""),
