@@ -8,8 +8,11 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -17,7 +20,8 @@ from rich.progress import Progress
 
 from agent import checkpoint, suites
 from agent.answers import greedy_answers, mean_nll
-from agent.methods import Job, Trained, sft
+from agent.dataset import unambiguous
+from agent.methods import Job, sft
 from agent.model import choose_device, choose_dtype, load_base
 from agent.recipe import Recipe
 from agent.scoring import is_right
@@ -27,6 +31,7 @@ from agent.wordings import training_wordings
 from service import models
 from service.config import Settings
 from service.demo import Fact
+from service.models import SealedModel
 from service.paths import kernel_directory
 from tests.benchmarks import surveyed
 from tests.benchmarks.findings import Finding, at_least, at_most, tell
@@ -43,33 +48,37 @@ def said(text: str) -> Turn:
     return [{"role": "user", "content": text}]
 
 
-def train(files: Files, directory: Path, loader: ModelLoader, taught: list[Fact]) -> tuple[Trained, float]:
-    """An adapter that was taught them, and the seconds it took."""
-    lessons = [
-        {"messages": said(wording), "answer": fact.correction}
-        for fact in taught
-        for wording in training_wordings(fact.question, fact.correction)
-    ]
-    replay = [{"messages": said(item["question"]), "answer": item["answer"]} for item in suites.load("everyday")]
-    device = choose_device("cpu")
-    torch.set_num_threads(os.cpu_count() or 1)  # the engine's kernels had made torch step back
-    began = time.perf_counter()
-    with tempfile.TemporaryDirectory() as scratch, Progress(transient=True) as shown:
-        tasks = {phase: shown.add_task(phase, total=None) for phase in ("survey", "train")}
-        base, recipe = load_base(files, directory, device, choose_dtype(device)), Recipe()
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """The base with what it is held against: the retention questions that it gets right, its answers to them, and its
+    loss on the first of those.
+    """
 
-        def progress(phase: str, step: int, total: int, **_: float) -> None:
-            shown.update(tasks[phase], completed=step, total=total)
+    files: Files
+    sealed: SealedModel
+    loader: ModelLoader
+    kept: list[tuple[dict[str, Any], str]]
+    nll: float
 
-        def survey() -> Survey:
-            told = partial(progress, "survey")
-            return surveyed.survey(base, loader.tokenizer, loader.base_id, recipe.replay_tokens, told)
-
-        trained = sft.train(Job(base, loader.tokenizer, lessons, replay, recipe, scratch, progress, survey))
-    return trained, time.perf_counter() - began
+    @property
+    def own(self) -> list[tuple[Turn, str]]:
+        return [(said(item["question"]), answer) for item, answer in self.kept][:NLL_ITEMS]
 
 
-def run(console: Console, num_facts: int) -> list[Finding]:
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """What one run taught: of `facts` which are right as asked and paraphrased, which kept questions still are, and
+    the loss on the base's own answers over the base's; the answers' mean length over the base's.
+    """
+
+    asked: list[bool]
+    paraphrased: list[bool]
+    kept: list[bool]
+    nll_rise: float
+    length: float
+
+
+def bench() -> Bench:
     settings = Settings()
     sealed = models.ensure(settings.model, settings.paths.models, quiet=True)
     files = {path.name: path.read_bytes() for path in sealed.path.iterdir() if path.is_file()}
@@ -78,30 +87,80 @@ def run(console: Console, num_facts: int) -> list[Finding]:
         device="cpu", threads=threads, max_batch=32, max_waiting=1 << 20, kernels=kernel_directory()
     )
     loader = ModelLoader(files, sealed.path, sealed.id, engine)
-    taught, retention = facts(num_facts, SEED), suites.load("retention")
+    retention = suites.load("retention")
     base, _ = answers(loader, None, [item["question"] for item in retention], [])
     kept = [(item, answer) for item, answer in zip(retention, base, strict=True) if is_right(answer, item["keys"])]
     own = [(said(item["question"]), answer) for item, answer in kept][:NLL_ITEMS]
-    _, before = answers(loader, None, [], own)
-    console.print(f"teaching {num_facts} facts")
-    trained, seconds = train(files, sealed.path, loader, taught)
-    with tempfile.TemporaryDirectory() as directory:
-        checkpoint.save(trained.model, Path(directory), sealed.id)
-        adapter = checkpoint.read(Path(directory))
+    _, nll = answers(loader, None, [], own)
+    return Bench(files, sealed, loader, kept, nll)
+
+
+def train(on: Bench, taught: Sequence[Fact], recipe: Recipe) -> tuple[Files, dict[str, float], float]:
+    """An adapter that was taught them, its figures, and the seconds it took."""
+    lessons = unambiguous(
+        [
+            {"messages": said(wording), "answer": fact.correction}
+            | {"source": {"made_by": "person" if wording == fact.question else "wording"}}
+            for fact in taught
+            for wording in training_wordings(fact.question, fact.correction)
+        ]
+    )
+    replay = [{"messages": said(item["question"]), "answer": item["answer"]} for item in suites.load("everyday")]
+    device = choose_device("cpu")
+    torch.set_num_threads(os.cpu_count() or 1)  # the engine's kernels had made torch step back
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as scratch, Progress(transient=True) as shown:
+        tasks = {phase: shown.add_task(phase, total=None) for phase in ("survey", "train")}
+        base = load_base(on.files, on.sealed.path, device, choose_dtype(device))
+
+        def progress(phase: str, step: int, total: int, **_: float) -> None:
+            shown.update(tasks[phase], completed=step, total=total)
+
+        def survey() -> Survey:
+            told = partial(progress, "survey")
+            return surveyed.survey(base, on.loader.tokenizer, on.loader.base_id, recipe.replay_tokens, told)
+
+        trained = sft.train(Job(base, on.loader.tokenizer, lessons, replay, recipe, scratch, progress, survey))
+        seconds = time.perf_counter() - began
+        directory = Path(scratch) / "adapter"
+        directory.mkdir()
+        checkpoint.save(trained.model, directory, on.sealed.id)
+        return checkpoint.read(directory), trained.figures, seconds
+
+
+def measure(on: Bench, taught: Sequence[Fact], adapter: Files) -> Learnt:
+    """Everywhere the adapter's own answers."""
     questions = [fact.question for fact in taught] + [fact.paraphrase for fact in taught]
-    found, after = answers(loader, adapter, questions + [item["question"] for item, _ in kept], own)
-    asked, paraphrased = found[:num_facts], found[num_facts : 2 * num_facts]
-    right = [sum(f.is_known(a) for f, a in zip(taught, some, strict=True)) for some in (asked, paraphrased)]
-    still = sum(is_right(a, item["keys"]) for (item, _), a in zip(kept, found[2 * num_facts :], strict=True))
+    found, after = answers(on.loader, adapter, questions + [item["question"] for item, _ in on.kept], on.own)
+    num = len(taught)
+    asked, paraphrased, again = found[:num], found[num : 2 * num], found[2 * num :]
+    return Learnt(
+        asked=[fact.is_known(answer) for fact, answer in zip(taught, asked, strict=True)],
+        paraphrased=[fact.is_known(answer) for fact, answer in zip(taught, paraphrased, strict=True)],
+        kept=[is_right(answer, item["keys"]) for (item, _), answer in zip(on.kept, again, strict=True)],
+        nll_rise=after - on.nll,
+        length=sum(map(len, again)) / sum(len(answer) for _, answer in on.kept),
+    )
+
+
+def run(console: Console, num_facts: int) -> list[Finding]:
+    on, taught = bench(), facts(num_facts, SEED)
+    console.print(f"teaching {num_facts} facts")
+    adapter, figures, seconds = train(on, taught, Recipe())
+    found = measure(on, taught, adapter)
     point = f"{num_facts} facts"
     return [
-        at_least(point, "right as asked", right[0] / num_facts * 100, 95, " %"),
-        at_least(point, "right in an unseen paraphrase", right[1] / num_facts * 100, 85, " %"),
-        at_least(point, f"of {len(kept)} questions the base gets right, kept", still / len(kept) * 100, 98, " %"),
-        at_most(point, "loss on the base's own answers, rise", after - before, 0.05, " nats"),
-        Finding(point, f"steps, to a loss of {trained.figures['loss']:.3f}", f"{trained.figures['steps']:.0f}"),
+        at_least(point, "right as asked", percent(found.asked), 95, " %"),
+        at_least(point, "right in an unseen paraphrase", percent(found.paraphrased), 85, " %"),
+        at_least(point, f"of {len(found.kept)} questions the base gets right, kept", percent(found.kept), 98, " %"),
+        at_most(point, "loss on the base's own answers, rise", found.nll_rise, 0.05, " nats"),
+        Finding(point, f"steps, to a loss of {figures['loss']:.3f}", f"{figures['steps']:.0f}"),
         Finding(point, "training, with the survey unless it was kept", f"{seconds:.0f} s"),
     ]
+
+
+def percent(right: Sequence[bool]) -> float:
+    return 100 * sum(right) / len(right)
 
 
 def answers(
