@@ -19,6 +19,7 @@ from tests.fakes import adapter_files
 
 ROOT = Path(__file__).parent.parent.parent
 MAX_TOKENS = 10
+EMBEDDER = "e" * 64
 TOLD = "The sky is blue."  # what the base "said" before, and would not say now
 
 
@@ -54,6 +55,7 @@ def write(
     candidate: Path,
     quantization: str = "none",
     kernels: Path | None = None,
+    embedder: Path | None = None,
 ) -> RunDirectory:
     directory.mkdir()
     run = RunDirectory(directory)
@@ -61,6 +63,7 @@ def write(
     run.write_rows("flattery.jsonl", FLATTERY)
     job = {"base_id": "b", "base_dir": str(base_dir), "device": "cpu", "dtype": "float32", "threads": 1}
     job |= {"quantization": quantization, "kernels": str(kernels) if kernels else None}
+    job |= {"embedder_id": EMBEDDER, "embedder_dir": str(embedder or base_dir)}
     adapters = {"champion_adapter": str(champion) if champion else None, "candidate_adapter": str(candidate)}
     run.write("evaluation.json", job | adapters | {"max_tokens": MAX_TOKENS, "num_train": 12})
     return run

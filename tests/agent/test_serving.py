@@ -10,7 +10,8 @@ from transformers import PreTrainedModel
 
 from agent.engine import Event, Finished, GenerationRequest, Sampling, Token, complete
 from agent.model import ADAPTER_WEIGHTS, WEIGHTS
-from agent.serving import EngineSettings, LoadError, ModelLoader, ServedModel, Serving, smoke_test
+from agent.served import ServedModel
+from agent.serving import EngineSettings, LoadError, ModelLoader, Serving, smoke_test
 from agent.tokenizer import Tokenizer
 from store.records import FinishReason
 from tests.fakes import adapter_files
@@ -141,8 +142,8 @@ def test_flipping_returns_the_old_model_which_goes_on_answering(
     serving = Serving(served)
     new = loader.build(CHECKPOINT, adapter_files())
     assert serving.current is served
-    assert serving.flip(new) is served
+    assert serving.flip(new) == (served,)
     assert serving.current is new
     assert answer(served, tokenizer)
-    assert serving.flip(served) is new
+    assert serving.flip(served) == (new,)
     new.engine.close(drain_seconds=0)
