@@ -63,7 +63,7 @@ class Scope:
         if self.embedder != embedder_id:
             raise ValueError(
                 f"{SCOPE_FILE} is of embedder {self.embedder[:12]}, and the one here is {embedder_id[:12] or 'none'}; "
-                "set HONED_EMBEDDER back, or train again"
+                "set HONED_EMBEDDER back, or go back to another checkpoint (honed rollback) and train again"
             )
 
     def covers(self, vector: Vectors) -> bool:
