@@ -68,7 +68,9 @@ def share(score: dict[str, Any]) -> str:
 
 def reach(scope: Mapping[str, Any]) -> str:
     """Where an adapter that has a scope answers."""
-    return f"answers near {scope['num_questions']} taught questions (cosine {scope['nearness']:g}), the base elsewhere"
+    count = scope["num_questions"]
+    questions = f"{count} taught question{'' if count == 1 else 's'}"
+    return f"answers near {questions} (cosine {scope['nearness']:g}), the base elsewhere"
 
 
 def table(title: str | None, columns: list[str], rows: list[list[str]]) -> None:

@@ -57,11 +57,12 @@ def command(directory: Path, checkpoint: str | None, as_json: bool) -> None:
     emit(
         {"checkpoint": found.id, "directory": str(directory), "scope": scope},
         as_json,
-        lambda: click.echo("\n".join(_told(found.id, directory, scope))),
+        lambda: click.echo("\n".join(told(found.id, directory, scope))),
     )
 
 
-def _told(checkpoint_id: str, directory: Path, scope: Mapping[str, Any] | None) -> list[str]:
+def told(checkpoint_id: str, directory: Path, scope: Mapping[str, Any] | None) -> list[str]:
+    """What was written where, and what of it other programs do not know."""
     lines = [f"{short(checkpoint_id)} is in {directory}"]
     if scope:
         lines.append(
