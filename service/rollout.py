@@ -84,10 +84,12 @@ class Rollout:
                     reason=reason,
                     at=self._clock(),
                 )
-            except RollbackRefused as error:
+            except Exception as error:
                 if served is not None:
                     self._discard(served)
-                raise RolloutError(str(error)) from error
+                if isinstance(error, RollbackRefused):
+                    raise RolloutError(str(error)) from error
+                raise
             if served is not None:
                 self._flip(served)
             return promotion

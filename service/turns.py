@@ -214,7 +214,8 @@ class Turns:
             if champion.bounds is not None and placed is None:
                 placed = await self._placing.vectors([question.text for question in questions])
                 continue  # the champion may be another by now
-            models = [champion.for_question(placed[q.text]) if placed else champion for q in questions]
+            by_text = {text: champion.for_question(vector) for text, vector in (placed or {}).items()}
+            models = [by_text[question.text] if by_text else champion for question in questions]
             try:
                 return self._start(models, principal, questions)
             except EngineClosed:  # swapped after we looked: the next champion takes all of them

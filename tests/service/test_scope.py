@@ -4,6 +4,7 @@ import json
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -15,12 +16,13 @@ from agent.scope import SCOPE_FILE, read_scope, scope_of
 from agent.served import ServedModel
 from service.cli import export, review, status
 from service.daemon import Daemon
+from service.supervisor import Supervisor
 from store import artifacts
 from store.records import Checkpoint
 from tests.fakes import adapter_files
 from tests.service.conftest import Desk, MakeDaemon, post, served, wait_until
 from tests.service.ledger_fakes import Person, add_candidate, add_operator, promote, signed
-from tests.service.test_cycle import FACTS, InstantChildren, another_cycle, look, start, teach
+from tests.service.test_cycle import FACTS, SMALL, InstantChildren, another_cycle, look, start, teach
 
 TAUGHT = "What is the code of alpha?"
 FAR = "Sing"
@@ -407,3 +409,25 @@ def test_a_run_whose_questions_cannot_be_embedded_does_not_start(make_daemon: Ma
     assert (response.status_code, response.json()["error"]["code"]) == (409, "not_started")
     assert "model.safetensors was changed" in response.json()["error"]["message"]
     assert list(desk.daemon.paths.runs.iterdir()) == []
+
+
+def test_a_run_with_real_children_measures_what_would_serve(make_daemon: MakeDaemon):
+    """Of an adapter that answers five questions only, everything else is the base's."""
+    daemon = make_daemon(scope="near", scope_nearness=ITSELF)
+    teach(daemon)
+    supervisor = Supervisor(nice=0)
+    cycle = another_cycle(daemon, supervisor)
+    run = start(cycle, recipe=replace(SMALL, learning_rate=0.5))
+    wait_until(lambda: cycle.advance() or look(daemon, run).state.is_over, seconds=120)
+    for process in supervisor._started.values():
+        process.wait()
+    assert look(daemon, run).error is None
+    directory = RunDirectory(daemon.evaluations.directory(run.id))
+    by_suite: dict[str, list[bool]] = {}
+    for line in directory.rows("answers.jsonl"):
+        by_suite.setdefault(line["suite"], []).append(line["candidate"] == line["base"])
+    assert not any(by_suite["asked"])
+    assert all(all(same) for suite, same in by_suite.items() if suite != "asked")
+    results = directory.read("result.json")
+    assert results["nll"]["candidate"] == results["nll"]["base"]
+    assert results["flattery"]["candidate"] == results["flattery"]["base"]
