@@ -200,9 +200,7 @@ class Cycle:
         staged.mkdir()
         for name in FILES:
             shutil.copyfile(directory / "adapter" / name, staged / name)
-        if (
-            directory / SCOPE_FILE
-        ).exists():  # from where the daemon wrote it: where it answers is not training's affair
+        if (directory / SCOPE_FILE).exists():  # as the daemon wrote it: training has nothing to do with it
             shutil.copyfile(directory / SCOPE_FILE, staged / SCOPE_FILE)
         meta = self._meta(run, champion)
         checkpoint_id = artifacts.seal(staged, meta)
