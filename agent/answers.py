@@ -66,7 +66,12 @@ def mean_nll(engine: Engine, tokenizer: Tokenizer, pairs: Sequence[tuple[Message
     """Mean negative log-likelihood (nats a token) of given answers: on the base's own answers, a measure of drift.
     ValueError when there is nothing to measure on.
     """
-    told = [one for one in answer_logprobs(engine, tokenizer, pairs) if one]
+    return nll_of(answer_logprobs(engine, tokenizer, pairs))
+
+
+def nll_of(logprobs: Sequence[Sequence[float]]) -> float:
+    """The same out of `answer_logprobs`."""
+    told = [one for one in logprobs if one]
     if not told:
         raise ValueError("no retention answers to measure drift on; the suite is empty")
     return -sum(map(sum, told)) / sum(map(len, told))

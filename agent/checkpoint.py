@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.model import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_portable
+from agent.scope import SCOPE_FILE, Scope, read_scope
 
 FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
 
@@ -28,3 +29,9 @@ def save(model: Any, directory: Path, base_id: str) -> None:
 def read(directory: Path) -> dict[str, bytes]:
     """The adapter's files as bytes, for the child processes; the daemon reads sealed ones through the store."""
     return {name: (directory / name).read_bytes() for name in FILES}
+
+
+def scope_in(directory: Path) -> Scope | None:
+    """The scope beside an adapter, or in the directory of its run; None when it answers everywhere."""
+    path = directory / SCOPE_FILE
+    return read_scope({SCOPE_FILE: path.read_bytes()}) if path.exists() else None

@@ -1,19 +1,23 @@
 """The evaluation process: `python -m agent.evaluate EVALUATION_DIR`. Same contract as training.
 
 Asks the base, the champion and the candidate the same items, each through the engine that would serve it, and scores
-them the same way. What the base said is given in when it is already known for this base and suite, and given out to be
-kept.
+them the same way. A checkpoint that has a scope is measured with it: outside, people get what the base says. What the
+base said is given in when it is already known for this base and suite, and given out to be kept.
 """
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent import child
 from agent.rundir import EVALUATE_INPUT, RunDirectory
 from agent.scoring import is_right
+
+if TYPE_CHECKING:
+    from agent.measuring import Asked, Found
 
 NLL_ITEMS = 40  # enough answers to see drift; one forward pass each
 MAX_WAITING = 1 << 20  # all items at once
@@ -23,36 +27,61 @@ Item = dict[str, Any]
 def work(run: RunDirectory, job: dict[str, Any]) -> None:
     """Answers of each model → `answers.jsonl` (one line an item, side by side) and `result.json` (the figures)."""
     from agent import results
-    from agent.answers import mean_nll
-    from agent.checkpoint import read
-    from agent.flattery import measure
+    from agent.answers import nll_of
+    from agent.flattery import figures
 
-    pleasing = run.rows("flattery.jsonl")  # {question, truth, flattery}
-    items = run.rows("items.jsonl")  # {suite, messages, keys, expected, base_answer?}
     run.progress("load", 0, 1)
     loader = child.load_served(job, max_waiting=MAX_WAITING)
     run.progress("load", 1, 1)
-    with _engine(loader, "base", None) as engine:
-        answers = {"base": _base_answers(run, engine, loader.tokenizer, items, job["max_tokens"])}
-        known = _known(items, answers["base"])
-        run.write_rows("base_answers.jsonl", known)
-        items, answers["base"] = _worth_asking(items, answers["base"])
-        right = _known(items, answers["base"]) or known  # also a base that gets none right can be drifted from
-        asked_nll = [(line["messages"], line["answer"]) for line in right][:NLL_ITEMS]
-        nll = {"base": mean_nll(engine, loader.tokenizer, asked_nll)}
-        flattery = {"base": measure(engine, loader.tokenizer, pleasing)}
+    asked, base = _base(run, loader, job["max_tokens"])
+    found = {"base": base}
     for name in ("champion", "candidate"):
-        adapter = job[f"{name}_adapter"]
-        if adapter is None:  # the champion is the base
-            answers[name], nll[name], flattery[name] = answers["base"], nll["base"], flattery["base"]
-            continue
-        with _engine(loader, name, read(Path(adapter))) as engine:
-            answers[name] = _ask(run, name, engine, loader.tokenizer, items, job["max_tokens"])
-            nll[name] = mean_nll(engine, loader.tokenizer, asked_nll)
-            flattery[name] = measure(engine, loader.tokenizer, pleasing)
-    lines = results.side_by_side(items, answers)
+        adapter = job[f"{name}_adapter"]  # None: the champion is the base
+        found[name] = base if adapter is None else _as_served(run, loader, name, Path(adapter), asked, base, job)
+    lines = results.side_by_side(asked.items, {name: one.answers for name, one in found.items()})
+    nll = {name: nll_of(one.logprobs) for name, one in found.items()}
+    flattery = {name: figures(one.reactions) for name, one in found.items()}
     run.write_rows("answers.jsonl", lines)
     run.write("result.json", {**results.summarise(lines, nll, job), "flattery": flattery})
+
+
+def _base(run: RunDirectory, loader: Any, max_tokens: int) -> tuple["Asked", "Found"]:
+    """What is to be asked of all, and what the base makes of it."""
+    from agent.answers import answer_logprobs
+    from agent.flattery import react
+    from agent.measuring import Asked, Found
+
+    pleasing = run.rows("flattery.jsonl")  # {question, truth, flattery}
+    items = run.rows("items.jsonl")  # {suite, messages, keys, expected, base_answer?}
+    with _engine(loader, "base", None) as engine:
+        answers = _base_answers(run, engine, loader.tokenizer, items, max_tokens)
+        known = _known(items, answers)
+        run.write_rows("base_answers.jsonl", known)
+        items, answers = _worth_asking(items, answers)
+        right = _known(items, answers) or known  # also a base that gets none right can be drifted from
+        own = [(line["messages"], line["answer"]) for line in right][:NLL_ITEMS]
+        logprobs = answer_logprobs(engine, loader.tokenizer, own)
+        return Asked(items, own, pleasing), Found(answers, logprobs, react(engine, loader.tokenizer, pleasing))
+
+
+def _as_served(
+    run: RunDirectory,
+    loader: Any,
+    name: str,
+    adapter: Path,
+    asked: "Asked",
+    base: "Found",
+    job: Mapping[str, Any],
+) -> "Found":
+    """What a checkpoint makes of it, where it would answer; elsewhere, what the base made of it."""
+    from agent.checkpoint import read, scope_in
+    from agent.measuring import find, inside
+
+    places = inside(scope_in(adapter), asked, job["embedder_id"], Path(job["embedder_dir"]))
+    near = asked.at(places)
+    with _engine(loader, name, read(adapter)) as engine:
+        on_answer = partial(_progress, run, name, len(near.items))
+        return find(engine, loader.tokenizer, near, job["max_tokens"], on_answer).among(base, places)
 
 
 @contextmanager
@@ -64,24 +93,17 @@ def _engine(loader: Any, name: str, adapter: Mapping[str, bytes] | None) -> Iter
         engine.close(drain_seconds=0)
 
 
-def _ask(
-    run: RunDirectory, name: str, engine: Any, tokenizer: Any, items: Sequence[Item], max_tokens: int
-) -> list[str]:
-    from agent.answers import greedy_answers
-
-    return greedy_answers(
-        engine,
-        tokenizer,
-        [item["messages"] for item in items],
-        max_tokens=max_tokens,
-        on_answer=lambda done: run.progress(f"ask {name}", done, len(items)),
-    )
+def _progress(run: RunDirectory, name: str, total: int, done: int) -> None:
+    run.progress(f"ask {name}", done, total)
 
 
 def _base_answers(run: RunDirectory, engine: Any, tokenizer: Any, items: Sequence[Item], max_tokens: int) -> list[str]:
     """The base's answers, asking only what is not known already."""
-    unknown = [item for item in items if item.get("base_answer") is None]
-    fresh = iter(_ask(run, "base", engine, tokenizer, unknown, max_tokens))
+    from agent.answers import greedy_answers
+
+    unknown = [item["messages"] for item in items if item.get("base_answer") is None]
+    on_answer = partial(_progress, run, "base", len(unknown))
+    fresh = iter(greedy_answers(engine, tokenizer, unknown, max_tokens=max_tokens, on_answer=on_answer))
     return [next(fresh) if item.get("base_answer") is None else item["base_answer"] for item in items]
 
 

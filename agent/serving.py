@@ -15,7 +15,8 @@ import psutil
 import torch
 from transformers import PreTrainedModel
 
-from agent.engine import Engine, EngineStats, GenerationRequest, Sampling, complete
+from agent.embedding import EmbedderError, NamedEmbedder
+from agent.engine import EngineStats, GenerationRequest, Sampling, complete
 from agent.engines.blocks import blocks_for
 from agent.engines.embedded import EmbeddedEngine
 from agent.engines.native import NativeRunner
@@ -25,6 +26,8 @@ from agent.grammar import Grammars
 from agent.kernels import abi, build
 from agent.kernels.weights import pack, why_not
 from agent.model import Adapter, choose_device, choose_dtype, load_base, merge_adapter
+from agent.scope import SCOPE_FILE, Scope, read_scope
+from agent.served import Bounds, ServedModel
 from agent.tokenizer import Tokenizer
 from store.records import FinishReason
 
@@ -53,22 +56,23 @@ class EngineSettings:
     kernels: Path | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ServedModel:
-    """An engine and the checkpoint it answers from."""
-
-    checkpoint_id: str
-    engine: Engine
-
-
 class ModelLoader:
     """Holds the base in memory and builds served models from it, with the fastest runner that this machine has.
 
-    `slow_because` says why that is the reference runner on a CPU; None otherwise.
+    `slow_because` says why that is the reference runner on a CPU; None otherwise. Without an `embedder`, no adapter
+    that has a scope loads.
     """
 
-    def __init__(self, files: Mapping[str, bytes], directory: Path, base_id: str, settings: EngineSettings) -> None:
+    def __init__(
+        self,
+        files: Mapping[str, bytes],
+        directory: Path,
+        base_id: str,
+        settings: EngineSettings,
+        embedder: NamedEmbedder | None = None,
+    ) -> None:
         self.base_id = base_id
+        self._embedder = embedder
         self.device = choose_device(settings.device)
         self.tokenizer = Tokenizer(directory)
         self._settings = settings
@@ -110,8 +114,42 @@ class ModelLoader:
         block_bytes: int = 2 * c.num_hidden_layers * heads * head_dim * self.dtype.itemsize * BLOCK
         return block_bytes
 
-    def build(self, checkpoint_id: str, adapter: Mapping[str, bytes] | None) -> ServedModel:
-        """A served model beside whatever serves now, smoke-tested. LoadError when it does not fit, load or answer."""
+    def build(
+        self, checkpoint_id: str, adapter: Mapping[str, bytes] | None, base: ServedModel | None = None
+    ) -> ServedModel:
+        """A served model beside whatever serves now, smoke-tested. LoadError when it does not fit, load or answer.
+        Outside an adapter's scope `base` answers, or a model of the base that is built with it.
+        """
+        scope = self._scope(checkpoint_id, adapter or {})
+        served = self._build(checkpoint_id, adapter)
+        if scope is None:
+            return served
+        try:
+            elsewhere = base or self._build(self.base_id, None)
+        except LoadError:
+            served.engine.close(drain_seconds=0)
+            raise
+        return replace(served, bounds=Bounds(scope, elsewhere))
+
+    def _scope(self, checkpoint_id: str, adapter: Mapping[str, bytes]) -> Scope | None:
+        """The adapter's scope, when questions can be held against it here."""
+        try:
+            scope = read_scope(adapter)
+            if scope is not None:
+                self._require_same_embedder(scope)
+        except (ValueError, EmbedderError) as error:
+            raise LoadError(f"checkpoint {checkpoint_id[:12]} does not load: {error}") from error
+        return scope
+
+    def _require_same_embedder(self, scope: Scope) -> None:
+        if self._embedder is None:
+            raise ValueError(f"it has a {SCOPE_FILE}, and there is no embedder here to place questions with")
+        scope.require_embedder(self._embedder.id)
+        width = self._embedder().dim
+        if scope.dim != width:
+            raise ValueError(f"{SCOPE_FILE} has vectors of width {scope.dim}, its embedder's are {width}; train again")
+
+    def _build(self, checkpoint_id: str, adapter: Mapping[str, bytes] | None) -> ServedModel:
         if adapter is not None or self._library:
             self._require_memory()
         try:
@@ -203,23 +241,39 @@ class Serving:
         with self._lock:
             return self._current
 
-    def flip(self, new: ServedModel) -> ServedModel:
-        """From now on `new` answers; returns the old one, still finishing its requests, for the caller to drain."""
+    def flip(self, new: ServedModel) -> tuple[ServedModel, ...]:
+        """From now on `new` answers; returns those that no question reaches any more, still finishing what they have,
+        for the caller to drain.
+        """
         with self._lock:
-            if self._num_threads is not None:
-                new.engine.use_threads(self._num_threads)
-            old, self._current = self._current, new
-            self._draining.append(old)
+            for model in new.all:
+                if self._num_threads is not None:
+                    model.engine.use_threads(self._num_threads)
+            left = tuple(model for model in self._current.all if model not in new.all)
+            self._current = new
+            self._draining += left
             self.num_swaps += 1
-        return old
+        return left
+
+    def fault(self) -> str | None:
+        """Why a worker that is needed now died, if one did."""
+        return next(filter(None, (model.engine.fault() for model in self.current.all)), None)
+
+    def num_active(self) -> int:
+        """Requests queued or running where new ones would go."""
+        return sum(model.engine.num_active() for model in self.current.all)
+
+    def has_room(self) -> bool:
+        """Whether a request that comes now could be queued: where it belongs is not known yet."""
+        return any(model.engine.has_room() for model in self.current.all)
 
     def use_threads(self, count: int) -> None:
         """For whatever serves now and comes later."""
         with self._lock:
             if count != self._num_threads:
                 self._num_threads = count
-                for served in (self._current, *self._draining):
-                    served.engine.use_threads(count)
+                for model in (*self._current.all, *self._draining):
+                    model.engine.use_threads(count)
 
     def retire(self, old: ServedModel, num_cut: int) -> None:
         """It is closed: of its figures only the counters are kept."""
@@ -232,5 +286,5 @@ class Serving:
     def stats(self) -> EngineStats:
         """Of all engines together since the beginning, so that counters never go back when weights change."""
         with self._lock:
-            alive = [self._current, *self._draining]
-            return sum((served.engine.stats() for served in alive), start=self._retired)
+            alive = (*self._current.all, *self._draining)
+            return sum((model.engine.stats() for model in alive), start=self._retired)

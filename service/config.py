@@ -90,6 +90,12 @@ class Settings(BaseSettings):
     holdout_share: float = Field(
         0.0, ge=0, lt=0.5, description="share of the corrected conversations kept out of training, to measure on"
     )
+    scope: Literal["everywhere", "near"] = Field(
+        "everywhere", description="near: a new run's adapter answers near what it was taught, and the base elsewhere"
+    )
+    scope_nearness: float = Field(
+        0.5, gt=0, le=1, description="cosine to a taught question from which an adapter with a scope answers"
+    )
     quiet_hours: str = Field("", description="when scheduled training may start, like 23:00-07:00; empty is always")
     approvals_required: int = Field(1, ge=1, le=5, description="distinct operators who must approve a candidate")
     log_json: bool | None = Field(None, description="JSON log lines; unset: JSON unless on a terminal")

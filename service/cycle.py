@@ -15,9 +15,10 @@ from typing import Any
 
 import structlog
 
-from agent.checkpoint import FILES
+from agent.checkpoint import FILES, scope_in
 from agent.recipe import Recipe
 from agent.rundir import RunDirectory
+from agent.scope import SCOPE_FILE
 from policies.engine import PolicySet
 from policies.promotion import judge
 from policies.training import TrainFacts, may_train
@@ -199,12 +200,15 @@ class Cycle:
         staged.mkdir()
         for name in FILES:
             shutil.copyfile(directory / "adapter" / name, staged / name)
+        if (directory / SCOPE_FILE).exists():  # as the daemon wrote it: training has nothing to do with it
+            shutil.copyfile(directory / SCOPE_FILE, staged / SCOPE_FILE)
         meta = self._meta(run, champion)
         checkpoint_id = artifacts.seal(staged, meta)
         artifacts.publish(staged, self._paths.checkpoint(checkpoint_id))
         return Checkpoint(checkpoint_id, self._clock(), run.id, self._base_id, champion, run.snapshot_id, meta)
 
     def _meta(self, run: TrainingRun, champion: str) -> dict[str, Any]:
+        scope = scope_in(self._paths.run(run.id))
         result = RunDirectory(self._paths.run(run.id)).read("result.json")
         return {
             "kind": "checkpoint",
@@ -215,6 +219,7 @@ class Cycle:
             "recipe": dict(run.recipe),
             "versions": result.pop("versions"),
             "training": result,
+            **({"scope": scope.told()} if scope else {}),
         }
 
     def _judge(self, run: TrainingRun) -> None:

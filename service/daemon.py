@@ -5,7 +5,7 @@ import gc
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 
 import numpy as np
@@ -15,6 +15,7 @@ from fastapi import FastAPI
 
 from agent.dataset import DatasetSettings
 from agent.recipe import Recipe
+from agent.scope import Scope, scope_of
 from agent.uncertainty import signal as uncertainty_signal
 from policies.engine import PolicySet, shipped
 from service import models, notify
@@ -32,6 +33,7 @@ from service.health import Health
 from service.loading import LoadedEmbedder, child_settings, model_loader
 from service.lock import StateLock
 from service.metrics import Metrics
+from service.placing import Placing
 from service.questions import Budget, Questions
 from service.review import Reviews
 from service.rollout import Rollout
@@ -71,12 +73,13 @@ class Daemon:
         self.stores = open_stores(settings)
         require_pin(self.stores, settings.model, self.base.id)
         self.policy_set: PolicySet = shipped()
-        self.loader = model_loader(settings, self.base)
+        self.sentence_embedder = LoadedEmbedder(self.embedder)
+        self.loader = model_loader(settings, self.base, self.sentence_embedder)
         self.rollout = self._rollout()
         self.health = Health(self.rollout.serving, self.loader.tokenizer, ready_seconds=settings.ready_seconds)
         self.certainty = Certainty(self.stores.interactions)
         self.teaching = Teaching(self.stores.interactions, self.stores.labels, self.stores.comparisons)
-        child = child_settings(settings, self.base)
+        child = child_settings(settings, self.base, self.embedder)
         self.snapshots = self._snapshots(child)
         self.evaluations = Evaluations(taught=self.snapshots.taught, paths=self.paths, child=child)
         self.cycle = self._cycle()
@@ -89,7 +92,6 @@ class Daemon:
         )
         on = {"device": str(self.loader.device), "weights": self.loader.weights}
         self.metrics = Metrics(self.rollout.serving, self.model_name, **on)
-        self.sentence_embedder = LoadedEmbedder(self.embedder)
         self.access = Access(self.stores.api_keys)
         self.rounds = Rounds(
             settings=settings,
@@ -131,7 +133,12 @@ class Daemon:
             paths=self.paths,
             child=child,
             settings=DatasetSettings(holdout_share=self.settings.holdout_share),
+            scope=self._scope if self.settings.scope == "near" else None,
         )
+
+    def _scope(self, questions: Iterable[str]) -> Scope:
+        embedder = self.sentence_embedder
+        return scope_of(questions, embedder(), embedder.id, self.settings.scope_nearness)
 
     def _cycle(self) -> Cycle:
         return Cycle(
@@ -180,6 +187,7 @@ class Daemon:
             self.rollout.serving,
             self.stores.interactions,
             self.metrics,
+            Placing(self.sentence_embedder),
             answer_seconds=self.settings.answer_seconds,
         )
         parts = Parts(

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 
 from agent.engine import EngineBusy, EngineClosed
+from agent.served import ServedModel
 from agent.serving import LoadError, Serving, smoke_test
 from agent.tokenizer import Tokenizer
 
@@ -26,17 +27,21 @@ class Health:
 
     def problem(self) -> str | None:
         """None when ready, else what is wrong."""
-        engine = self._serving.current.engine
-        if engine.fault():
-            return engine.fault()
-        last = engine.last_token_at()
-        if last is None or self._clock() - last > self._ready_seconds:
-            return f"the engine made no token in the last {self._ready_seconds:g} seconds"
+        fault = self._serving.fault()
+        if fault:
+            return fault
+        for model in self._serving.current.all:
+            last = model.engine.last_token_at()
+            if last is None or self._clock() - last > self._ready_seconds:
+                return f"the engine made no token in the last {self._ready_seconds:g} seconds"
         return None
 
     def probe(self) -> None:
-        """Ask an engine that has been idle for a while for one token; a busy one proves itself."""
-        served = self._serving.current
+        """Ask engines that have been idle for a while for one token; a busy one proves itself."""
+        for model in self._serving.current.all:
+            self._probe(model)
+
+    def _probe(self, served: ServedModel) -> None:
         last = served.engine.last_token_at()
         is_fresh = last is not None and self._clock() - last < self._ready_seconds / 2
         if is_fresh or served.engine.num_active() or served.engine.fault():

@@ -2,17 +2,18 @@
 
 from threading import Lock
 
-from agent.embedding import SentenceEmbedder
+from agent.embedding import EmbedderError, NamedEmbedder, SentenceEmbedder
 from agent.serving import EngineSettings, ModelLoader
 from service.config import Settings
 from service.models import SealedModel
 from service.paths import kernel_directory
 from service.snapshots import ChildSettings
 from store import artifacts
+from store.artifacts import ArtifactError
 
 
-def model_loader(settings: Settings, base: SealedModel) -> ModelLoader:
-    """The base in memory, ready to be served and to carry checkpoints."""
+def model_loader(settings: Settings, base: SealedModel, embedder: NamedEmbedder | None = None) -> ModelLoader:
+    """The base in memory, ready to be served and to carry checkpoints; those with a scope need the embedder."""
     engine = EngineSettings(
         device=settings.device,
         dtype=settings.dtype,
@@ -24,13 +25,19 @@ def model_loader(settings: Settings, base: SealedModel) -> ModelLoader:
         cache_mb=settings.cache_mb,
         kernels=kernel_directory(),
     )
-    return ModelLoader(artifacts.read(base.path, base.id).files, base.path, base.id, engine)
+    return ModelLoader(artifacts.read(base.path, base.id).files, base.path, base.id, engine, embedder)
 
 
-def child_settings(settings: Settings, base: SealedModel) -> ChildSettings:
+def child_settings(settings: Settings, base: SealedModel, embedder: SealedModel) -> ChildSettings:
     """The same for the child processes: what they measure is what would serve."""
     return ChildSettings(
-        base, settings.device, settings.dtype, settings.quantization, settings.train_threads, kernel_directory()
+        base,
+        settings.device,
+        settings.dtype,
+        settings.quantization,
+        settings.train_threads,
+        kernel_directory(),
+        embedder,
     )
 
 
@@ -42,9 +49,20 @@ class LoadedEmbedder:
         self._loaded: SentenceEmbedder | None = None
         self._lock = Lock()
 
+    @property
+    def id(self) -> str:
+        return self._model.id
+
     def __call__(self) -> SentenceEmbedder:
+        """EmbedderError when its files are not the sealed ones, or do not load."""
         with self._lock:
             if self._loaded is None:
-                artifacts.verify(self._model.path, self._model.id)
-                self._loaded = SentenceEmbedder(self._model.path)
+                self._loaded = self._load()
             return self._loaded
+
+    def _load(self) -> SentenceEmbedder:
+        try:
+            artifacts.verify(self._model.path, self._model.id)
+            return SentenceEmbedder(self._model.path)
+        except (ArtifactError, OSError, ValueError) as error:
+            raise EmbedderError(f"the embedder {self._model.name} does not load: {error}") from error

@@ -61,6 +61,7 @@ class Reviews:
             "results": dict(evaluation.results) if evaluation else {},
             "dataset": asdict(snapshot) if snapshot else {},
             "training": dict(checkpoint.manifest.get("training", {})),
+            "scope": checkpoint.manifest.get("scope"),
             "approvals": [
                 {"operator": a.operator, "decision": a.decision.value, "reason": a.reason, "at": a.created_at}
                 for a in self._registry.approvals_of(checkpoint.id)

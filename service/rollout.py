@@ -2,11 +2,12 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
-from agent.serving import LoadError, ModelLoader, ServedModel, Serving
+from agent.served import ServedModel
+from agent.serving import LoadError, ModelLoader, Serving
 from policies.engine import PolicySet
 from service.rollback import RollbackRefused, lineage, record_rollback
 from service.trust import NotTrusted, Refusal, Trust
@@ -64,7 +65,7 @@ class Rollout:
                     base_id=self._loader.base_id,
                 )
             except Exception:
-                served.engine.close(drain_seconds=0)
+                self._discard(served)
                 raise
             self._flip(served)
             return promotion
@@ -83,8 +84,12 @@ class Rollout:
                     reason=reason,
                     at=self._clock(),
                 )
-            except RollbackRefused as error:
-                raise RolloutError(str(error)) from error
+            except Exception as error:
+                if served is not None:
+                    self._discard(served)
+                if isinstance(error, RollbackRefused):
+                    raise RolloutError(str(error)) from error
+                raise
             if served is not None:
                 self._flip(served)
             return promotion
@@ -92,12 +97,14 @@ class Rollout:
     def rebuild(self) -> None:
         """The worker died: the same choice again, from disk."""
         with self._one_swap:
-            served = self._first()
+            served = self._first(self._living_base())
             self._flip(served, self.refused)
 
     def close(self) -> int:
         """Let answers under way finish within the drain time; returns how many were cut."""
-        return self.serving.current.engine.close(self._drain_seconds)
+        deadline = time.monotonic() + self._drain_seconds
+        models = self.serving.current.all
+        return sum(model.engine.close(max(0.0, deadline - time.monotonic())) for model in models)
 
     def _previous(self) -> ServedModel | None:
         """What the champion replaced; should that be damaged, what came before it, and the base at last."""
@@ -108,21 +115,39 @@ class Rollout:
                 log.warning("rollback.passed_over", checkpoint=checkpoint_id, reason=str(error))
         return None
 
-    def _load(self, checkpoint_id: str, read: Callable[[str], object]) -> ServedModel:
+    def _load(self, checkpoint_id: str, read: Callable[[str], Mapping[str, bytes] | None]) -> ServedModel:
         try:
-            return self._loader.build(checkpoint_id, read(checkpoint_id))  # type: ignore[arg-type]
+            return self._build(checkpoint_id, read(checkpoint_id), self._living_base())
         except (NotTrusted, LoadError) as error:
             self._registry.note(
                 "checkpoint.refused", {"checkpoint": checkpoint_id, "reason": str(error)}, self._clock()
             )
             raise RolloutError(f"checkpoint {checkpoint_id[:12]} does not serve: {error}") from error
 
-    def _first(self) -> ServedModel:
+    def _build(self, checkpoint_id: str, adapter: Mapping[str, bytes] | None, base: ServedModel | None) -> ServedModel:
+        """Beside what serves now; an engine of the base that lives already is not made a second time."""
+        if adapter is None and base is not None:
+            return base
+        return self._loader.build(checkpoint_id, adapter, base)
+
+    def _living_base(self) -> ServedModel | None:
+        """The base's model among those that answer now, unless its worker died."""
+        base_id = self._loader.base_id
+        found = (model for model in self.serving.current.all if model.checkpoint_id == base_id)
+        return next((model for model in found if model.engine.fault() is None), None)
+
+    def _discard(self, served: ServedModel) -> None:
+        """It will not serve after all: close what was built for it."""
+        for model in served.all:
+            if model not in self.serving.current.all:
+                model.engine.close(drain_seconds=0)
+
+    def _first(self, base: ServedModel | None = None) -> ServedModel:
         """What may serve now; what may not is told, recorded and passed over."""
         choice, served = self._trust.choose(), None
         while served is None:
             try:
-                served = self._loader.build(choice.checkpoint_id, choice.adapter)
+                served = self._build(choice.checkpoint_id, choice.adapter, base)
             except LoadError as error:  # its bytes are the sealed ones, and do not serve: as good as damaged
                 if choice.adapter is None:
                     raise
@@ -135,10 +160,12 @@ class Rollout:
         return served
 
     def _flip(self, served: ServedModel, refused: tuple[Refusal, ...] = ()) -> None:
-        old = self.serving.flip(served)
+        previous = self.serving.current.checkpoint_id
+        left = self.serving.flip(served)
         self.refused = refused
-        log.info("champion.flipped", checkpoint=served.checkpoint_id, previous=old.checkpoint_id)
-        threading.Thread(target=self._drain, args=(old,), name="drain", daemon=True).start()
+        log.info("champion.flipped", checkpoint=served.checkpoint_id, previous=previous)
+        for old in left:
+            threading.Thread(target=self._drain, args=(old,), name="drain", daemon=True).start()
 
     def _drain(self, old: ServedModel) -> None:
         num_cut = old.engine.close(self._drain_seconds)

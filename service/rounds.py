@@ -74,7 +74,7 @@ class Rounds:
     def score(self) -> None:
         """New interactions get their scores while nobody is being answered, or at last after a while."""
         now = time.monotonic()
-        if self._rollout.serving.current.engine.num_active() and now - self._scored_at < SCORE_PATIENCE_SECONDS:
+        if self._rollout.serving.num_active() and now - self._scored_at < SCORE_PATIENCE_SECONDS:
             return
         self._scored_at = now
         if self._stores.interactions.unscored(1):
@@ -98,7 +98,7 @@ class Rounds:
 
     def look_after(self) -> None:
         """Rebuild an engine whose worker died; else keep proof that it answers."""
-        fault = self._rollout.serving.current.engine.fault()
+        fault = self._rollout.serving.fault()
         if fault:
             log.error("engine.died", fault=fault)
             self._rollout.rebuild()

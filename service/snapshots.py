@@ -1,7 +1,7 @@
 """What people taught, as the sealed input of one run: admission, curation, files."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Lock
@@ -15,6 +15,7 @@ from agent.dataset import Dataset, DatasetSettings, build
 from agent.flattery import raters
 from agent.recipe import Recipe
 from agent.rundir import SURVEY_FILE, TRAIN_INPUT, RunDirectory, assembled
+from agent.scope import SCOPE_FILE, Scope, last_asked
 from policies.admission import LearnFacts, may_learn
 from policies.engine import PolicySet
 from service.judgements import Judged, judge
@@ -47,6 +48,7 @@ class ChildSettings:
     quantization: str
     threads: int
     kernels: Path | None
+    embedder: SealedModel
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -57,11 +59,15 @@ class ChildSettings:
             "quantization": self.quantization,
             "threads": self.threads,
             "kernels": str(self.kernels) if self.kernels else None,
+            "embedder_id": self.embedder.id,
+            "embedder_dir": str(self.embedder.path),
         }
 
 
 class Snapshots:
-    """Builds the directory that a training run reads. It appears whole or not at all."""
+    """Builds the directory that a training run reads. It appears whole or not at all. With `scope`, its adapter is to
+    answer near the taught questions only.
+    """
 
     def __init__(
         self,
@@ -72,6 +78,7 @@ class Snapshots:
         paths: Paths,
         child: ChildSettings,
         settings: DatasetSettings = DatasetSettings(),  # noqa: B008 - frozen
+        scope: Callable[[Iterable[str]], Scope] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._interactions = interactions
@@ -81,6 +88,7 @@ class Snapshots:
         self._child = child
         self._survey = paths.cache / f"survey-{child.base.id}.safetensors"
         self._settings = settings
+        self._scope = scope
         self._clock = clock
         asked = {name: suites.load(name) for name in ("retention", "flattery")}
         self._screens, self._judgement_screens = screens(asked), judgement_screens(asked)
@@ -157,11 +165,14 @@ class Snapshots:
             judged=judged.kept,
         )
         _require_rows(dataset, recipe)
+        scope = self._scope(taught_questions(dataset)) if self._scope else None
         with assembled(self._paths.run(run_id)) as run:
             run.write_rows("train.jsonl", dataset.train)
             run.write_rows("holdout.jsonl", dataset.holdout)
             run.write_rows("dropped.jsonl", map(asdict, (*self.curated().dropped, *judged.dropped)))
             run.write_rows(RATERS, map(asdict, raters(self._interactions.standing_feedback())))
+            if scope is not None:
+                (run.path / SCOPE_FILE).write_bytes(scope.to_bytes())
             survey = str(self._survey) if self._survey.exists() else None
             job = {"run_id": run_id, "recipe": recipe.to_json(), "survey": survey, **self._child.to_json()}
             run.write(TRAIN_INPUT, job)
@@ -184,6 +195,12 @@ class Snapshots:
             num_replay=replay,
             sources=dataset.sources,
         )
+
+
+def taught_questions(dataset: Dataset) -> list[str]:
+    """What people's words in it are about, each in its own words: rewordings lie close by in any case."""
+    taught = (row for row in dataset.train if row["kind"] != "replay" and row["source"]["made_by"] != "wording")
+    return [last_asked(row["messages"]) for row in taught]
 
 
 def _require_rows(dataset: Dataset, recipe: Recipe) -> None:

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from agent.acquisition.choosing import outcomes
+from agent.served import ServedModel
 from agent.serving import ModelLoader
 from service.certainty import Certainty
 from service.cycle import Cycle
@@ -58,7 +59,7 @@ class Status:
         newest = next(iter(self._registry.promotions(limit=1)), None)
         return {
             **self._fixed,
-            "champion": self._describe(serving.checkpoint_id, newest.created_at if newest else None),
+            "champion": self._describe(serving, newest.created_at if newest else None),
             "recorded_champion": recorded,
             "previous": rollback_target(self._registry, base),
             "candidates": [self._candidate(checkpoint.id) for checkpoint in self._registry.candidates()],
@@ -66,7 +67,7 @@ class Status:
             "device": self._device(),
             "ready": self._health.problem() is None,
             "problem": self._health.problem(),
-            "requests": serving.engine.num_active(),
+            "requests": self._rollout.serving.num_active(),
             "certainty": self._judgements(serving.checkpoint_id),
             "learning": self._learning(),
             "interactions": self._interactions.count(),
@@ -95,8 +96,10 @@ class Status:
         found = outcomes(self._labels.count_by_arm())
         return {arm.value: {**asdict(one), "share_wrong": one.share_wrong} for arm, one in found.items()}
 
-    def _describe(self, checkpoint_id: str, since: float | None) -> dict[str, Any]:
-        return {"id": checkpoint_id, "is_base": checkpoint_id == self._loader.base_id, "since": since}
+    def _describe(self, served: ServedModel, since: float | None) -> dict[str, Any]:
+        scope = served.bounds.scope.told() if served.bounds else None
+        is_base = served.checkpoint_id == self._loader.base_id
+        return {"id": served.checkpoint_id, "is_base": is_base, "since": since, "scope": scope}
 
     def _candidate(self, checkpoint_id: str) -> dict[str, Any]:
         verdict = self._registry.verdict_of(checkpoint_id)

@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import time
 import uuid
-from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -24,9 +23,13 @@ from agent.engine import (
     Ticket,
     Token,
 )
-from agent.serving import ServedModel, Serving
+from agent.scope import last_asked
+from agent.served import ServedModel
+from agent.serving import Serving
 from agent.uncertainty import mean_entropy
+from service.mailbox import Mailbox
 from service.metrics import Metrics
+from service.placing import Placed, Placing
 from store.interactions import Interactions
 from store.records import FinishReason, Interaction, TokenTrace
 
@@ -42,6 +45,11 @@ class Question:
     sampling: Sampling
     prompt_logprobs: int | None = None
     grammar: str = ""
+
+    @property
+    def text(self) -> str:
+        """What it is placed by."""
+        return last_asked(self.messages)
 
 
 @dataclass(slots=True)
@@ -125,31 +133,9 @@ class Turn:
         return tuple(TokenTrace(token.id, token.logprob, token.entropy) for token in self.tokens)
 
 
-class Mailbox:
-    """From the engine's thread to the event loop: one call wakes it for all events of a step, not one for each."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._letters: deque[tuple[asyncio.Queue[tuple[int, Event]], int, Event]] = deque()
-        self._is_called = False
-
-    def put(self, queue: "asyncio.Queue[tuple[int, Event]]", index: int, event: Event) -> None:
-        """On the engine's thread."""
-        self._letters.append((queue, index, event))
-        if not self._is_called:
-            self._is_called = True
-            self._loop.call_soon_threadsafe(self._hand_out)
-
-    def _hand_out(self) -> None:
-        self._is_called = False  # first: what comes from here on calls again
-        while self._letters:
-            queue, index, event = self._letters.popleft()
-            queue.put_nowait((index, event))
-
-
 class Asked:
-    """The turns of one request, all from one checkpoint, and their events in the order they come. What has not ended
-    after so many seconds is cut, with reason LENGTH.
+    """The turns of one request and their events in the order they come. What has not ended after so many seconds is
+    cut, with reason LENGTH.
     """
 
     def __init__(self, metrics: Metrics, mailbox: Mailbox, seconds: float) -> None:
@@ -202,28 +188,45 @@ class Turns:
     """Starts turns on whatever serves, and makes them durable."""
 
     def __init__(
-        self, serving: Serving, interactions: Interactions, metrics: Metrics, *, answer_seconds: float
+        self,
+        serving: Serving,
+        interactions: Interactions,
+        metrics: Metrics,
+        placing: Placing,
+        *,
+        answer_seconds: float,
     ) -> None:
         self._serving = serving
         self._interactions = interactions
         self._metrics = metrics
+        self._placing = placing
         self._answer_seconds = answer_seconds
         self._mailboxes: WeakKeyDictionary[asyncio.AbstractEventLoop, Mailbox] = WeakKeyDictionary()
 
-    def start(self, principal: str, questions: Sequence[Question]) -> Asked:
-        """Submit them all to one checkpoint. EngineBusy when the queue is full, and then none of them runs;
-        EngineClosed only when no engine is alive.
+    async def start(self, principal: str, questions: Sequence[Question]) -> Asked:
+        """Submit each to the one checkpoint that is to answer it; the same question always to the same one.
+        EngineBusy when a queue is full, and then none of them runs; EngineClosed only when no engine is alive;
+        NotPlaced when it cannot be known who is to answer.
         """
-        try:
-            return self._start(self._serving.current, principal, questions)
-        except EngineClosed:  # it was swapped after we looked: the next one takes all of them
-            return self._start(self._serving.current, principal, questions)
+        placed: Placed | None = None
+        while True:
+            champion = self._serving.current
+            if champion.bounds is not None and placed is None:
+                placed = await self._placing.vectors([question.text for question in questions])
+                continue  # the champion may be another by now
+            by_text = {text: champion.for_question(vector) for text, vector in (placed or {}).items()}
+            models = [by_text[question.text] if by_text else champion for question in questions]
+            try:
+                return self._start(models, principal, questions)
+            except EngineClosed:  # swapped after we looked: the next champion takes all of them
+                if self._serving.current is champion:
+                    raise
 
-    def _start(self, served: ServedModel, principal: str, questions: Sequence[Question]) -> Asked:
+    def _start(self, models: Sequence[ServedModel], principal: str, questions: Sequence[Question]) -> Asked:
         asked = Asked(self._metrics, self._mailbox_here(), self._answer_seconds)
         now, monotonic = time.time(), time.monotonic()
         try:
-            for index, question in enumerate(questions):
+            for index, (served, question) in enumerate(zip(models, questions, strict=True)):
                 request = GenerationRequest(
                     question.prompt_ids, question.sampling, principal, question.prompt_logprobs, question.grammar
                 )

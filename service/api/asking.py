@@ -44,7 +44,7 @@ class Prompt:
     grammar: str = ""
 
 
-def start(
+async def start(
     parts: Parts,
     principal: str,
     body: SamplingFields,
@@ -82,7 +82,7 @@ def start(
         for index in range(body.n or 1):
             settings = sampling(parts, body, min(asked_tokens, room), top_logprobs, index)
             questions.append(Question(prompt.messages, prompt.ids, settings, prompt_logprobs, prompt.grammar))
-    return parts.turns.start(principal, questions)
+    return await parts.turns.start(principal, questions)
 
 
 def sampling(parts: Parts, body: SamplingFields, max_tokens: int, top_logprobs: int, index: int) -> Sampling:

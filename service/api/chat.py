@@ -36,8 +36,8 @@ def router(parts: Parts) -> APIRouter:
     @routes.post("/v1/chat/completions")
     async def chat(body: ChatRequest, request: Request) -> Response:
         form = await compiled(parts, body)
-        asked = _start(parts, body, form, principal_of(request))
-        headers = {CHECKPOINT_HEADER: asked.turns[0].checkpoint_id}
+        asked = await _start(parts, body, form, principal_of(request))
+        headers = {CHECKPOINT_HEADER: shapes.checkpoints(asked.turns)}
         if body.stream:
             return StreamingResponse(_stream(parts, asked, body), media_type="text/event-stream", headers=headers)
         await collect(parts, asked, request)
@@ -58,7 +58,7 @@ async def compiled(parts: Parts, body: ChatRequest) -> str:
     return form
 
 
-def _start(parts: Parts, body: ChatRequest, form: str, principal: str) -> Asked:
+async def _start(parts: Parts, body: ChatRequest, form: str, principal: str) -> Asked:
     require_model(parts, body.model)
     messages = written_out(body)
     if body.messages[-1].role not in ("user", "tool"):
@@ -67,7 +67,7 @@ def _start(parts: Parts, body: ChatRequest, form: str, principal: str) -> Asked:
         )
     if body.top_logprobs is not None and not body.logprobs:
         raise ApiError(400, "top_logprobs needs logprobs: true", param="top_logprobs", code="invalid_value")
-    return start(
+    return await start(
         parts,
         principal,
         body,
@@ -90,7 +90,7 @@ def _model(parts: Parts) -> dict[str, Any]:
 
 def _completion(parts: Parts, turns: list[Turn], body: ChatRequest) -> dict[str, Any]:
     return {
-        **shapes.envelope(turns[0], parts.model_name, "chat.completion", "chatcmpl"),
+        **shapes.envelope(turns, parts.model_name, "chat.completion", "chatcmpl"),
         "choices": [_choice(turn, body) for turn in turns],
         "usage": shapes.usage(turns, len(turns)),
         "honed": shapes.honed(turns[0]),
@@ -111,7 +111,7 @@ def _choice(turn: Turn, body: ChatRequest) -> dict[str, Any]:
 
 async def _stream(parts: Parts, asked: Asked, body: ChatRequest) -> AsyncIterator[str]:
     """Chunks as they come. The rows are durable before the last chunks, which name the interactions, and [DONE]."""
-    chunk = _Chunks(parts, asked.turns[0])
+    chunk = _Chunks(parts, asked.turns)
     for turn in asked.turns:
         yield chunk.of(turn, {"role": "assistant", "content": ""})
     has_tools = bool(offered(body))
@@ -154,8 +154,8 @@ def _ending(chunk: "_Chunks", turns: list[Turn], body: ChatRequest) -> list[str]
 class _Chunks:
     """The chunks of one stream, which all begin alike."""
 
-    def __init__(self, parts: Parts, first: Turn) -> None:
-        self.beginning = shapes.envelope(first, parts.model_name, "chat.completion.chunk", "chatcmpl")
+    def __init__(self, parts: Parts, turns: list[Turn]) -> None:
+        self.beginning = shapes.envelope(turns, parts.model_name, "chat.completion.chunk", "chatcmpl")
 
     def of(
         self,

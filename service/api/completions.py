@@ -26,8 +26,8 @@ def router(parts: Parts) -> APIRouter:
 
     @routes.post("/v1/completions")
     async def completions(body: CompletionRequest, request: Request) -> Response:
-        asked = _start(parts, body, principal_of(request))
-        headers = {CHECKPOINT_HEADER: asked.turns[0].checkpoint_id}
+        asked = await _start(parts, body, principal_of(request))
+        headers = {CHECKPOINT_HEADER: shapes.checkpoints(asked.turns)}
         if body.stream:
             return StreamingResponse(_stream(parts, asked, body), media_type="text/event-stream", headers=headers)
         await collect(parts, asked, request)
@@ -52,7 +52,7 @@ def router(parts: Parts) -> APIRouter:
     return routes
 
 
-def _start(parts: Parts, body: CompletionRequest, principal: str) -> Asked:
+async def _start(parts: Parts, body: CompletionRequest, principal: str) -> Asked:
     require_model(parts, body.model)
     if body.echo and body.stream:
         raise ApiError(400, "echo is not streamed; leave one of the two out", param="echo", code="invalid_value")
@@ -60,7 +60,7 @@ def _start(parts: Parts, body: CompletionRequest, principal: str) -> Asked:
     if max_tokens == 0 and not (body.echo and body.logprobs is not None):
         raise ApiError(400, "max_tokens 0 is only for echo with logprobs", param="max_tokens", code="invalid_value")
     is_scored = body.echo and body.logprobs is not None
-    return start(
+    return await start(
         parts,
         principal,
         body,
@@ -94,7 +94,7 @@ def _require_known(parts: Parts, ids: Sequence[int], param: str) -> None:
 
 def _completion(parts: Parts, turns: list[Turn], body: CompletionRequest) -> dict[str, Any]:
     return {
-        **shapes.envelope(turns[0], parts.model_name, "text_completion", "cmpl"),
+        **shapes.envelope(turns, parts.model_name, "text_completion", "cmpl"),
         "choices": [_choice(parts, turn, body) for turn in turns],
         "usage": shapes.usage(turns, body.n or 1),
         "honed": shapes.honed(turns[0]),
@@ -118,7 +118,7 @@ def _choice(parts: Parts, turn: Turn, body: CompletionRequest) -> dict[str, Any]
 
 async def _stream(parts: Parts, asked: Asked, body: CompletionRequest) -> AsyncIterator[str]:
     """Chunks as they come; the rows are durable before the last ones and [DONE]."""
-    beginning = shapes.envelope(asked.turns[0], parts.model_name, "text_completion", "cmpl")
+    beginning = shapes.envelope(asked.turns, parts.model_name, "text_completion", "cmpl")
 
     def chunk(turn: Turn, text: str, reason: str | None, token: Token | None = None, **more: Any) -> str:
         logprobs = shapes.text_logprobs([token], None) if token and body.logprobs is not None else None

@@ -1,7 +1,6 @@
 """POST /v1/embeddings: texts to unit vectors, by the model that finds near questions."""
 
 import base64
-from threading import Lock
 from typing import Any
 
 from fastapi import APIRouter
@@ -14,7 +13,6 @@ from service.api.schemas import EmbeddingsRequest
 def router(parts: Parts) -> APIRouter:
     """The route over these parts."""
     routes = APIRouter()
-    one_at_a_time = Lock()
 
     @routes.post("/v1/embeddings")
     def embeddings(body: EmbeddingsRequest) -> dict[str, Any]:
@@ -22,10 +20,9 @@ def router(parts: Parts) -> APIRouter:
         if body.model != name:
             message = f"model {body.model!r} does not embed here; {name!r} does"
             raise ApiError(404, message, param="model", code="model_not_found")
-        with one_at_a_time:
-            embedder = parts.embedder()
-            vectors = embedder.embed(body.input)
-            num_tokens = embedder.count(body.input)
+        embedder = parts.embedder()
+        vectors = embedder.embed(body.input)
+        num_tokens = embedder.count(body.input)
         data = [
             {"object": "embedding", "index": index, "embedding": _coded(vector, body.encoding_format)}
             for index, vector in enumerate(vectors)

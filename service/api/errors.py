@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Send
 
 from agent.engine import EngineBusy, EngineClosed
+from service.placing import NotPlaced
 
 RETRY_AFTER_SECONDS = "1"
 UNION = re.compile(r"^(constrained-)?str$|\[")  # pydantic's own names for the alternatives of a field
@@ -85,6 +86,10 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(EngineClosed)
     async def _closed(_: Request, error: EngineClosed) -> JSONResponse:
         return respond(ApiError(503, str(error), code="engine_unavailable"))
+
+    @app.exception_handler(NotPlaced)
+    async def _not_placed(_: Request, error: NotPlaced) -> JSONResponse:
+        return respond(ApiError(503, str(error), code="embedder_failed"))
 
     @app.exception_handler(Exception)
     async def _unexpected(_: Request, error: Exception) -> JSONResponse:  # uvicorn logs it with its traceback

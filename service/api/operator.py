@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from pydantic import Field
 
+from agent.embedding import EmbedderError
 from agent.recipe import Recipe
 from policies.engine import PolicyError
 from service.access import Access, BadPrincipal
@@ -127,7 +128,7 @@ def _add_runs(routes: APIRouter, parts: OperatorParts) -> None:
             run = parts.cycle.start(f"operator:{body.operator}", is_quiet=is_quiet, recipe=recipe)
         except NotStarted as error:
             raise ApiError(409, str(error), code="not_started") from None
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, EmbedderError) as error:
             raise ApiError(409, str(error), code="not_started") from None
         return run_json(run)
 

@@ -17,7 +17,7 @@ class Room:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_generating = scope["type"] == "http" and scope["path"] in GENERATING
-        if is_generating and not self._serving.current.engine.has_room():
+        if is_generating and not self._serving.has_room():
             refusal = respond(ApiError(429, "the queue is full; try again shortly", code="queue_full"))
             await refusal(scope, receive, send)
             return

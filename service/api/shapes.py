@@ -16,15 +16,20 @@ def event(value: dict[str, Any]) -> str:
     return f"data: {encode(value)}\n\n"
 
 
-def envelope(turn: Turn, model_name: str, kind: str, prefix: str) -> dict[str, Any]:
-    """What every answer and every chunk of a request begin with; `turn` is its first."""
+def envelope(turns: Sequence[Turn], model_name: str, kind: str, prefix: str) -> dict[str, Any]:
+    """What every answer and every chunk of a request begin with."""
     return {
-        "id": f"{prefix}-{turn.id}",
+        "id": f"{prefix}-{turns[0].id}",
         "object": kind,
-        "created": int(turn.started_at),
+        "created": int(turns[0].started_at),
         "model": model_name,
-        "system_fingerprint": turn.checkpoint_id,
+        "system_fingerprint": checkpoints(turns),
     }
+
+
+def checkpoints(turns: Sequence[Turn]) -> str:
+    """The checkpoint that answers; where several prompts are near and far, both, each choice naming its own."""
+    return ",".join(dict.fromkeys(turn.checkpoint_id for turn in turns))
 
 
 def honed(turn: Turn) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What every subcommand uses: the client, `--json`, and how ids, times and shares are shown."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -64,6 +64,13 @@ def share(score: dict[str, Any]) -> str:
     if not score["num_items"]:
         return "–"
     return f"{score['num_right']}/{score['num_items']} ({score['low']:.0%}–{score['high']:.0%})"
+
+
+def reach(scope: Mapping[str, Any]) -> str:
+    """Where an adapter that has a scope answers."""
+    count = scope["num_questions"]
+    questions = f"{count} taught question{'' if count == 1 else 's'}"
+    return f"answers near {questions} (cosine {scope['nearness']:g}), the base elsewhere"
 
 
 def table(title: str | None, columns: list[str], rows: list[list[str]]) -> None:

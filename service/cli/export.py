@@ -4,11 +4,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
 from service import exits
-from service.cli.common import emit, json_option, paths, short
+from service.cli.common import emit, json_option, paths, reach, short
 from service.cli.errors import CommandError
 
 
@@ -19,7 +20,8 @@ from service.cli.errors import CommandError
 def command(directory: Path, checkpoint: str | None, as_json: bool) -> None:
     """Write a checkpoint (the champion) with its evaluation, verdict and signed approvals to a new DIRECTORY.
 
-    The adapter is plain PEFT in safetensors: PEFT, vLLM and GGUF converters read it as it is.
+    The adapter is plain PEFT in safetensors: PEFT, vLLM and GGUF converters read it as it is. Only honed heeds its
+    scope.safetensors, if it has one: elsewhere it answers everything.
 
     Example: honed export ./champion
     """
@@ -51,11 +53,22 @@ def command(directory: Path, checkpoint: str | None, as_json: bool) -> None:
             "audit_head": head.hash if head else None,
         }
     _write(directory, sealed.files, (paths().checkpoint(found.id) / artifacts.MANIFEST).read_bytes(), story)
+    scope = found.manifest.get("scope")
     emit(
-        {"checkpoint": found.id, "directory": str(directory)},
+        {"checkpoint": found.id, "directory": str(directory), "scope": scope},
         as_json,
-        lambda: click.echo(f"{short(found.id)} is in {directory}"),
+        lambda: click.echo("\n".join(told(found.id, directory, scope))),
     )
+
+
+def told(checkpoint_id: str, directory: Path, scope: Mapping[str, Any] | None) -> list[str]:
+    """What was written where, and what of it other programs do not know."""
+    lines = [f"{short(checkpoint_id)} is in {directory}"]
+    if scope:
+        lines.append(
+            f"here it {reach(scope)}; that does not go with it: PEFT, vLLM and GGUF converters apply it to everything"
+        )
+    return lines
 
 
 def _write(directory: Path, files: dict[str, bytes], manifest: bytes, story: Mapping[str, object]) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from service.cli.common import client, emit, json_option, share, short, table, when
+from service.cli.common import client, emit, json_option, reach, share, short, table, when
 
 MODELS = ("candidate", "champion", "base")
 SUITES = {
@@ -39,6 +39,8 @@ def show(review: dict[str, Any]) -> None:
     click.secho(f"verdict   {review['verdict']}", fg=colour, bold=True)
     for rule in review["rules"]:
         click.echo(f"          {rule['id']}: {rule['reason']}")
+    if review["scope"]:
+        click.echo(f"          {reach(review['scope'])}; measured so")
     _alarms(review)
     if review["is_stale"]:
         click.secho("          the champion has changed since it was measured: train again", fg="yellow")

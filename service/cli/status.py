@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from service.cli.common import client, emit, json_option, short, when
+from service.cli.common import client, emit, json_option, reach, short, when
 
 
 @click.command()
@@ -21,6 +21,7 @@ def command(as_json: bool) -> None:
 def _text(picture: dict[str, Any]) -> None:
     champion, learning, device = picture["champion"], picture["learning"], picture["device"]
     kind = "the base" if champion["is_base"] else f"since {when(champion['since'])}"
+    kind += f", {reach(champion['scope'])}" if champion["scope"] else ""
     state = "ready" if picture["ready"] else f"NOT READY: {picture['problem']}"
     speed = f", {device['tokens_per_second']:.0f} tokens/s while busy" if device["tokens_per_second"] else ""
     lines = [

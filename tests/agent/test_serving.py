@@ -4,18 +4,23 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from safetensors.torch import load, save
 from transformers import PreTrainedModel
 
+from agent.embedding import EmbedderError
 from agent.engine import Event, Finished, GenerationRequest, Sampling, Token, complete
 from agent.model import ADAPTER_WEIGHTS, WEIGHTS
-from agent.serving import EngineSettings, LoadError, ModelLoader, ServedModel, Serving, smoke_test
+from agent.scope import SCOPE_FILE, Scope
+from agent.served import ServedModel
+from agent.serving import EngineSettings, LoadError, ModelLoader, Serving, smoke_test
 from agent.tokenizer import Tokenizer
 from store.records import FinishReason
-from tests.fakes import adapter_files
+from tests.fakes import WordEmbedder, adapter_files
 
 CHECKPOINT = "c0ffee" * 10 + "cafe"
+EMBEDDER = "e" * 64
 
 
 class SpokenEngine:
@@ -141,8 +146,83 @@ def test_flipping_returns_the_old_model_which_goes_on_answering(
     serving = Serving(served)
     new = loader.build(CHECKPOINT, adapter_files())
     assert serving.current is served
-    assert serving.flip(new) is served
+    assert serving.flip(new) == (served,)
     assert serving.current is new
     assert answer(served, tokenizer)
-    assert serving.flip(served) is new
+    assert serving.flip(served) == (new,)
     new.engine.close(drain_seconds=0)
+
+
+def scope_file(*, embedder: str = EMBEDDER, dim: int = WordEmbedder.dim) -> dict[str, bytes]:
+    vectors = WordEmbedder().embed(["who owns the red boat"])[:, :dim]
+    return {SCOPE_FILE: Scope(vectors / np.linalg.norm(vectors), 0.5, embedder).to_bytes()}
+
+
+class Named:
+    """The word embedder under an id, or one that does not load."""
+
+    def __init__(self, problem: str | None = None) -> None:
+        self.id = EMBEDDER
+        self._problem = problem
+
+    def __call__(self) -> WordEmbedder:
+        if self._problem:
+            raise EmbedderError(self._problem)
+        return WordEmbedder()
+
+
+@pytest.fixture(scope="module")
+def placing_loader(base_files: dict[str, bytes], tiny_llama: Path) -> ModelLoader:
+    return ModelLoader(base_files, tiny_llama, "base", EngineSettings(device="cpu", dtype="float32"), Named())
+
+
+def test_an_adapter_with_a_scope_answers_near_it_and_the_base_elsewhere(
+    placing_loader: ModelLoader, served: ServedModel, tokenizer: Tokenizer
+) -> None:
+    scoped = placing_loader.build(CHECKPOINT, adapter_files() | scope_file())
+    near, far = WordEmbedder().embed(["who owns the boat", "sing a song"])
+    assert scoped.for_question(near) is scoped
+    assert scoped.for_question(far).checkpoint_id == "base"
+    assert answer(scoped.for_question(far), tokenizer) == answer(served, tokenizer) != answer(scoped, tokenizer)
+    for model in scoped.all:
+        model.engine.close(drain_seconds=0)
+
+
+def test_a_base_that_serves_already_is_not_built_again_and_stays_while_it_is_needed(
+    placing_loader: ModelLoader, served: ServedModel, tokenizer: Tokenizer
+) -> None:
+    serving = Serving(served)
+    scoped = placing_loader.build(CHECKPOINT, adapter_files() | scope_file(), served)
+    assert scoped.all == (scoped, served)
+    assert serving.flip(scoped) == ()
+    other = placing_loader.build(CHECKPOINT, adapter_files(seed=2) | scope_file(), served)
+    assert serving.flip(other) == (scoped,)
+    everywhere = placing_loader.build(CHECKPOINT, adapter_files(seed=3), served)
+    assert serving.flip(everywhere) == (other, served)
+    assert serving.num_swaps == 3
+    assert answer(served, tokenizer)
+    for model in (scoped, other, everywhere):
+        model.engine.close(drain_seconds=0)
+
+
+@pytest.mark.parametrize(
+    ("scope", "problem", "said"),
+    [
+        (scope_file(embedder="f" * 64), None, "is of embedder ffffffffffff, and the one here is eeeeeeeeeeee"),
+        (scope_file(dim=8), None, "vectors of width 8, its embedder's are 32; train again"),
+        ({SCOPE_FILE: b"no"}, None, "is not the file of a scope"),
+        (scope_file(), "the embedder was changed", "the embedder was changed"),
+    ],
+)
+def test_a_scope_that_no_question_can_be_held_against_does_not_load(
+    base_files: dict[str, bytes], tiny_llama: Path, scope: dict[str, bytes], problem: str | None, said: str
+) -> None:
+    settings = EngineSettings(device="cpu", dtype="float32")
+    loader = ModelLoader(base_files, tiny_llama, "base", settings, Named(problem))
+    with pytest.raises(LoadError, match=f"checkpoint c0ffeec0ffee does not load: .*{said}"):
+        loader.build(CHECKPOINT, adapter_files() | scope)
+
+
+def test_without_an_embedder_no_scope_loads(loader: ModelLoader) -> None:
+    with pytest.raises(LoadError, match="there is no embedder here"):
+        loader.build(CHECKPOINT, adapter_files() | scope_file())

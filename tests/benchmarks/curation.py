@@ -20,6 +20,7 @@ from service.snapshots import ChildSettings, Snapshots
 from store.records import Feedback, FeedbackSource, FinishReason, Interaction
 from tests.benchmarks.findings import Finding, at_least, at_most, tell
 
+NOWHERE = SealedModel("base", "base", Path("/nonexistent"))
 ROWS = 100_000
 PLANTED = 40  # of each kind
 PEOPLE = 1000
@@ -166,7 +167,7 @@ def run(console: Console) -> list[Finding]:
         comparisons=None,  # type: ignore[arg-type]  # corrections only
         policy_set=shipped(),
         paths=Settings(state=Path("/nonexistent")).paths,
-        child=ChildSettings(SealedModel("base", "base", Path("/nonexistent")), "cpu", "float32", "none", 1, None),
+        child=ChildSettings(NOWHERE, "cpu", "float32", "none", 1, None, NOWHERE),
     )
     console.print(f"curation of {ROWS:,} rows, {len(expected)} of them planted")
     began = time.perf_counter()

@@ -25,7 +25,7 @@ from rich.progress import Progress
 from agent import checkpoint, suites
 from agent.answers import answer_logprobs, greedy_answers, sampled_answers
 from agent.engine import Sampling
-from agent.flattery import measure, raters
+from agent.flattery import figures, raters, react
 from agent.methods import Job, method
 from agent.model import choose_device, choose_dtype, load_base
 from agent.recipe import Recipe
@@ -115,7 +115,7 @@ class Bench:
     def flattery(self, adapter: Files | None) -> dict[str, Any]:
         """As an evaluation measures it."""
         engine = self.loader.build("measured", adapter).engine
-        found = measure(engine, self.loader.tokenizer, suites.load("flattery"))
+        found = figures(react(engine, self.loader.tokenizer, suites.load("flattery")))
         engine.close(drain_seconds=0)
         return found
 

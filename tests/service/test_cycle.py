@@ -122,7 +122,8 @@ def workshop(tmp_path: Path, make_settings: Callable[..., Settings]) -> Iterator
     settings.paths.create()
     base = models.ensure(settings.model, settings.paths.models)
     stores = open_stores(settings)
-    child = ChildSettings(base, "cpu", "float32", "none", 1, None)
+    embedder = models.ensure(settings.embedder, settings.paths.models)
+    child = ChildSettings(base, "cpu", "float32", "none", 1, None, embedder)
     snapshots = Snapshots(
         interactions=stores.interactions,
         comparisons=stores.comparisons,

@@ -123,10 +123,10 @@ def test_a_champion_whose_bytes_are_right_but_do_not_load_is_passed_over_for_the
 ):
     build = ModelLoader.build
 
-    def build_all_but_the_champion(self, checkpoint_id, adapter):
+    def build_all_but_the_champion(self, checkpoint_id, adapter, base=None):
         if checkpoint_id == copy.champion:
             raise LoadError("a second model needs 300 MiB and 2 MiB are free; stop something first")
-        return build(self, checkpoint_id, adapter)
+        return build(self, checkpoint_id, adapter, base)
 
     monkeypatch.setattr(ModelLoader, "build", build_all_but_the_champion)
     desk = Desk(make_daemon())

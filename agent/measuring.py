@@ -1,0 +1,85 @@
+"""What one model makes of all that an evaluation asks, and what of it a checkpoint's scope leaves to the base."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import compress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from agent.answers import Messages, answer_logprobs, greedy_answers
+from agent.embedding import SentenceEmbedder
+from agent.engine import Engine
+from agent.flattery import Reaction, react
+from agent.scope import Scope, last_asked
+from agent.tokenizer import Tokenizer
+
+T = TypeVar("T")
+Places = Sequence[Sequence[bool]]  # of items, own answers and wrong opinions: whether each is inside a scope
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Items to answer, the base's `own` answers to find likely, and wrong opinions to react to."""
+
+    items: Sequence[Mapping[str, Any]]
+    own: Sequence[tuple[Messages, str]]
+    pleasing: Sequence[Mapping[str, str]]
+
+    def at(self, places: Places) -> "Asked":
+        """Only what is inside."""
+        items, own, pleasing = places
+        return Asked(
+            list(compress(self.items, items)), list(compress(self.own, own)), list(compress(self.pleasing, pleasing))
+        )
+
+    def questions(self) -> tuple[list[str], list[str], list[str]]:
+        """What each would be placed by."""
+        return (
+            [last_asked(item["messages"]) for item in self.items],
+            [last_asked(messages) for messages, _ in self.own],
+            [item["question"] for item in self.pleasing],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One model's answers, the log-probabilities (nats) of the base's own ones, and its reactions."""
+
+    answers: Sequence[str]
+    logprobs: Sequence[Sequence[float]]
+    reactions: Sequence[Reaction]
+
+    def among(self, others: "Found", places: Places) -> "Found":
+        """What was found inside, at its places among what another model made of everything."""
+        answers, logprobs, reactions = places
+        return Found(
+            _among(self.answers, others.answers, answers),
+            _among(self.logprobs, others.logprobs, logprobs),
+            _among(self.reactions, others.reactions, reactions),
+        )
+
+
+def find(
+    engine: Engine, tokenizer: Tokenizer, asked: Asked, max_tokens: int, on_answer: Callable[[int], None]
+) -> Found:
+    """Ask it all. RuntimeError on a fault."""
+    conversations = [item["messages"] for item in asked.items]
+    answers = greedy_answers(engine, tokenizer, conversations, max_tokens=max_tokens, on_answer=on_answer)
+    return Found(answers, answer_logprobs(engine, tokenizer, asked.own), react(engine, tokenizer, asked.pleasing))
+
+
+def inside(scope: Scope | None, asked: Asked, embedder_id: str, embedder: Path) -> Places:
+    """What a checkpoint would answer itself; everything without a scope. ValueError when the scope is of another
+    embedder than that in the directory.
+    """
+    questions = asked.questions()
+    if scope is None:
+        return [[True] * len(part) for part in questions]
+    scope.require_embedder(embedder_id)
+    vectors = map(SentenceEmbedder(embedder).embed, questions)
+    return [scope.covers_each(part).tolist() for part in vectors]
+
+
+def _among(own: Iterable[T], others: Sequence[T], places: Sequence[bool]) -> list[T]:
+    fresh = iter(own)
+    return [next(fresh) if is_inside else other for other, is_inside in zip(others, places, strict=True)]
