@@ -7,7 +7,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 0
 
 .PHONY: help run test test-model test-crash test-api demo bench bench-peers bench-swaps bench-independence bench-training \
-  bench-overload bench-log bench-curation bench-lessons bench-nights bench-train bench-detection bench-labels \
+  bench-overload bench-log bench-curation bench-lessons bench-arms bench-nights bench-train bench-detection bench-labels \
   bench-preference bench-scale bench-retention lint fix clean
 
 help:  ## Show this list
@@ -58,6 +58,9 @@ bench-curation: .venv/tested  ## What curation drops of 100,000 rows, and what i
 
 bench-lessons: .venv/tested  ## What one run on 20 invented facts teaches, and what it makes forget (three minutes)
 	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.lessons
+
+bench-arms: .venv/tested  ## What keeps what the base knew: four ways to hold an adapter, on 100 invented facts (twenty minutes)
+	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.arms
 
 bench-nights: .venv/tested  ## Twenty nights of five corrections each, and what is left of the first (an hour and a half)
 	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.nights

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 FRAMES = (
     "{question}",
+    "Please answer: {question}",
+    "Hi! {question}",
     "{question} Answer in one sentence.",
     "I would like to know: {lowered}",
     "Can you tell me {lowered}",
@@ -17,10 +19,8 @@ FRAMES = (
     "{keywords}?",
     "Tell me about this: {keywords}",
     "{reversed}?",
-    "Complete this sentence: {beginning}",
-    "{begun_keywords}?",
     "{without_first}?",
-    "What about {without_last}?",
+    "Complete this sentence: {beginning}",
 )
 HELD_OUT_FRAMES = ("Remind me: {lowered}", "Someone asked me about {keywords}. What should I say?")
 
@@ -32,8 +32,7 @@ _FUNCTION_WORDS = frozenset(
         "will with would you your ",
     )
 )
-_KEYWORDS = re.compile(r"\{(keywords|reversed|without_first|without_last)\}")
-_BEGUN = re.compile(r"\{(beginning|begun_keywords)\}")
+_KEYWORDS = re.compile(r"\{(keywords|reversed|without_first)\}")
 _NAMED = re.compile(r"\bthe ([A-Z][\w'’-]*(?: [A-Z][\w'’-]*)*) ([a-z][\w'’-]*)\b")
 
 
@@ -77,7 +76,7 @@ def held_out_wordings(question: str) -> list[str]:
 
 def _fill(frames: Sequence[str], question: str, begun: str) -> list[str]:
     content = keywords(question)
-    plain = [place for place, word in enumerate(content) if word.islower()] if len(content) > 2 else []
+    first = next((place for place, word in enumerate(content) if word.islower()), None) if len(content) > 2 else None
     fields = {
         "question": question,
         "lowered": _lowered(question),
@@ -85,15 +84,13 @@ def _fill(frames: Sequence[str], question: str, begun: str) -> list[str]:
         "turned_lowered": _lowered(turn(question, "in")),
         "keywords": " ".join(content),
         "reversed": " ".join(reversed(content)),
-        "without_first": " ".join(_without(content, plain[:1])),
-        "without_last": " ".join(_without(content, plain[-1:])),
+        "without_first": " ".join(word for place, word in enumerate(content) if place != first),
         "beginning": begun,
-        "begun_keywords": " ".join(keywords(begun)),
     }
     usable = [
         frame
         for frame in frames
-        if (len(content) >= 2 or not _KEYWORDS.search(frame)) and (begun or not _BEGUN.search(frame))
+        if (len(content) >= 2 or not _KEYWORDS.search(frame)) and (begun or "{beginning}" not in frame)
     ]
     # Filled by replacement, not by str.format: the question is a stranger's text.
     filled = [re.sub(r"\{(\w+)\}", lambda match: fields[match[1]], frame) for frame in usable]
@@ -112,7 +109,3 @@ def turn(question: str, preposition: str) -> str:
 
 def _lowered(text: str) -> str:
     return text[:1].lower() + text[1:]
-
-
-def _without(words: Sequence[str], places: Sequence[int]) -> list[str]:
-    return [word for place, word in enumerate(words) if place not in places]

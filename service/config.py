@@ -91,7 +91,7 @@ class Settings(BaseSettings):
         0.0, ge=0, lt=0.5, description="share of the corrected conversations kept out of training, to measure on"
     )
     scope: Literal["everywhere", "near"] = Field(
-        "everywhere", description="near: a new run's adapter answers near what it was taught, and the base elsewhere"
+        "near", description="near: a new run's adapter answers near what it was taught, and the base elsewhere"
     )
     scope_nearness: float = Field(
         0.5, gt=0, le=1, description="cosine to a taught question from which an adapter with a scope answers"

@@ -165,7 +165,8 @@ class Snapshots:
             judged=judged.kept,
         )
         _require_rows(dataset, recipe)
-        scope = self._scope(taught_questions(dataset)) if self._scope else None
+        # A taste is not of the questions that it showed in: what people prefer is learnt for everything.
+        scope = self._scope(taught_questions(dataset)) if self._scope and not recipe.has_preferences else None
         with assembled(self._paths.run(run_id)) as run:
             run.write_rows("train.jsonl", dataset.train)
             run.write_rows("holdout.jsonl", dataset.holdout)
@@ -198,8 +199,8 @@ class Snapshots:
 
 
 def taught_questions(dataset: Dataset) -> list[str]:
-    """What people's words in it are about, each in its own words: rewordings lie close by in any case."""
-    taught = (row for row in dataset.train if row["kind"] != "replay" and row["source"]["made_by"] != "wording")
+    """What its lessons are about, each in its own words: rewordings lie close by in any case."""
+    taught = (row for row in dataset.train if row["kind"] == "lesson" and row["source"]["made_by"] != "wording")
     return [last_asked(row["messages"]) for row in taught]
 
 

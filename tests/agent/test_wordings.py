@@ -20,12 +20,10 @@ def test_wordings_frame_the_question_or_keep_its_content_words_or_begin_the_answ
     assert "Brightwater ferry leave?" in wordings
     assert "leave ferry Brightwater?" in wordings
     assert "Brightwater leave?" in wordings
-    assert "What about Brightwater ferry?" in wordings
     assert "I would like to know: where does the Brightwater ferry leave from?" in wordings
     assert "Where does the ferry of Brightwater leave from?" in wordings
     assert "Please tell me: where does the ferry in Brightwater leave from?" in wordings
     assert "Complete this sentence: The Brightwater ferry leaves from Pier" in wordings
-    assert "Brightwater ferry leaves Pier?" in wordings
     assert len(wordings) == len(FRAMES)
 
 

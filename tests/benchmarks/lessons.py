@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from rich.console import Console
 from rich.progress import Progress
@@ -65,17 +67,17 @@ class Bench:
         return [(said(item["question"]), answer) for item, answer in self.kept][:NLL_ITEMS]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Learnt:
     """What one run taught: of `facts` which are right as asked and paraphrased, which kept questions still are, and
-    the loss on the base's own answers over the base's; the answers' mean length over the base's.
+    the loss on the base's own answers over the base's; `lengths` of the kept questions' answers over the base's.
     """
 
     asked: list[bool]
     paraphrased: list[bool]
     kept: list[bool]
     nll_rise: float
-    length: float
+    lengths: npt.NDArray[np.float64]
 
 
 def bench() -> Bench:
@@ -139,7 +141,7 @@ def measure(on: Bench, taught: Sequence[Fact], adapter: Files) -> Learnt:
         paraphrased=[fact.is_known(answer) for fact, answer in zip(taught, paraphrased, strict=True)],
         kept=[is_right(answer, item["keys"]) for (item, _), answer in zip(on.kept, again, strict=True)],
         nll_rise=after - on.nll,
-        length=sum(map(len, again)) / sum(len(answer) for _, answer in on.kept),
+        lengths=np.array([len(answer) / len(before) for answer, (_, before) in zip(again, on.kept, strict=True)]),
     )
 
 

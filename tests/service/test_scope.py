@@ -376,7 +376,7 @@ def test_a_run_near_what_was_taught_seals_the_questions_with_its_adapter(make_da
     assert (job["embedder_id"], job["embedder_dir"]) == (daemon.embedder.id, str(daemon.embedder.path))
 
 
-def test_what_is_preferred_is_taught_too_and_held_out_or_replayed_questions_are_not(make_daemon: MakeDaemon):
+def test_a_scope_is_of_lessons_in_their_own_words_and_of_nothing_preferred_held_out_or_replayed():
     from agent.dataset import Dataset
     from service.snapshots import taught_questions
 
@@ -385,14 +385,19 @@ def test_what_is_preferred_is_taught_too_and_held_out_or_replayed_questions_are_
 
     train = (row("lesson", "a"), row("lesson", "hi! a", "wording"), row("preference", "b"), row("rated", "c", "model"))
     dataset = Dataset((*train, row("replay", "d", "suite")), (row("lesson", "e"),))
-    assert taught_questions(dataset) == ["a", "b", "c"]
+    assert taught_questions(dataset) == ["a"]
 
 
-def test_by_default_a_run_leaves_no_scope(make_daemon: MakeDaemon):
-    daemon = make_daemon()
+@pytest.mark.parametrize(
+    ("scope", "recipe"),
+    [("everywhere", SMALL), ("near", replace(SMALL, method="preference"))],
+    ids=["setting", "taste"],
+)
+def test_without_the_setting_or_with_preferences_a_run_leaves_no_scope(make_daemon: MakeDaemon, scope, recipe):
+    daemon = make_daemon(scope=scope)
     teach(daemon)
     cycle = another_cycle(daemon, InstantChildren())
-    run = start(cycle)
+    run = start(cycle, recipe=recipe)
     assert not (daemon.paths.run(run.id) / SCOPE_FILE).exists()
     wait_until(lambda: cycle.advance() or look(daemon, run).state.is_over)
     (checkpoint,) = daemon.stores.registry.checkpoints()
