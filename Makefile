@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 0
 
-.PHONY: help run test test-model test-crash test-api demo bench bench-peers bench-swaps bench-independence bench-training \
+.PHONY: help run test test-model test-crash test-api demo bench bench-learning bench-peers bench-swaps bench-independence bench-training \
   bench-overload bench-log bench-curation bench-lessons bench-arms bench-nights bench-train bench-detection bench-labels \
   bench-preference bench-scale bench-retention lint fix clean
 
@@ -35,6 +35,9 @@ demo: .venv/installed  ## The whole cycle on the real model, in a directory of i
 bench: .venv/tested  ## All of serving's figures, in one table and in docs/serving.md (fifty minutes; ten more once, to build the others)
 	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.bench
 
+bench-learning: .venv/tested  ## All of learning's figures, in tables and in docs/learning.md (three hours)
+	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.learning
+
 bench-peers: .venv/tested  ## Tokens a second beside llama.cpp, vLLM, transformers serve and generate()
 	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.serving
 
@@ -54,34 +57,34 @@ bench-log: .venv/tested  ## What a durable row costs
 	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.durability
 
 bench-curation: .venv/tested  ## What curation drops of 100,000 rows, and what it leaves (two minutes)
-	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.curation
+	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.learning curation
 
 bench-lessons: .venv/tested  ## What one run on 20 invented facts teaches, and what it makes forget (three minutes)
 	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.lessons
 
 bench-arms: .venv/tested  ## What keeps what the base knew: four ways to hold an adapter, on 100 invented facts (twenty minutes)
-	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.arms
+	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.learning arms
 
 bench-nights: .venv/tested  ## Twenty nights of five corrections each, and what is left of the first (an hour and a half)
-	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.nights
+	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.learning nights
 
 bench-train: .venv/tested  ## How fast training is, and 45 corrections to a verdict (ten minutes)
-	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.training
+	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.learning training
 
 bench-detection: .venv/tested  ## How well uncertainty tells wrong answers from right ones (five minutes)
-	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.detection
+	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.learning detection
 
 bench-labels: .venv/tested  ## Labels to the same accuracy: active beside random, over five seeds (hours; takes up where it stopped)
-	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.labels
+	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.learning labels
 
-bench-preference: .venv/tested  ## Do hidden preferences of simulated raters reach the model, does flattery raise the alarm (ten minutes a seed)
-	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.preference
+bench-preference: .venv/tested  ## Do hidden preferences of simulated raters reach the model, does flattery raise the alarm (forty minutes)
+	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.learning preference
 
 bench-retention: .venv/installed  ## Which retention questions the default base gets right by luck (five minutes)
 	PYTHONPATH=. $(BIN)/python tests/benchmarks/retention_stability.py
 
 bench-scale: .venv/tested  ## Choosing questions among a million interactions, and their neighbours (four minutes, 3 GB of disk)
-	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.scale
+	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.learning scale
 
 lint: .venv/tested
 	$(BIN)/ruff check .

@@ -39,7 +39,7 @@ def exactly(point: str, name: str, figure: int, aim: int) -> Finding:
 
 def table(found: Sequence[Finding], here: Machine) -> Table:
     """For the terminal."""
-    shown = Table(title=f"Serving SmolLM2-135M on {here}", title_justify="left")
+    shown = Table(title=f"SmolLM2-135M-Instruct on {here}", title_justify="left")
     for name in ("what", "", "figure", "aim", ""):
         shown.add_column(name)
     for one in found:

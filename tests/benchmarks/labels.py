@@ -44,6 +44,7 @@ from tests.benchmarks.findings import Finding, at_most, tell
 from tests.benchmarks.own import CACHE
 
 DOMAINS = ("capitals", "mixed")
+WORK = CACHE / "labels"
 WARM = "warm-up"  # the arm of the round that both share
 MAX_TOKENS = 48
 WORDINGS = 3
@@ -197,7 +198,21 @@ def by_sft(of: Settings, recipe: Recipe, items: Sequence[Item]) -> Train:
     return train
 
 
-def run(
+def run(console: Console, domains: Sequence[str] = DOMAINS, num_seeds: int = 5, work: Path = WORK) -> list[Finding]:
+    """With the default recipe."""
+    of, recipe = settings(), Recipe()
+    return measured(
+        console,
+        plan=Plan(f"sft {recipe.to_json()}"),
+        domains=domains,
+        seeds=range(1, num_seeds + 1),
+        work=work,
+        of=of,
+        trainer=lambda items: by_sft(of, recipe, items),
+    )
+
+
+def measured(
     console: Console,
     *,
     plan: Plan,
@@ -294,22 +309,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--domains", nargs="+", default=DOMAINS, choices=DOMAINS)
     parser.add_argument("--seeds", type=int, default=5, help="how many, from 1")
-    parser.add_argument("--rounds", type=int, default=3, help="of 15 labels each, after the warm-up")
-    parser.add_argument("--work", type=Path, default=CACHE / "labels", help="where results are kept and taken up from")
+    parser.add_argument("--work", type=Path, default=WORK, help="where results are kept and taken up from")
     given = parser.parse_args()
-    console, of = Console(), settings()
-    tell(
-        console,
-        run(
-            console,
-            plan=Plan(f"sft {Recipe().to_json()}", rounds=(15,) * given.rounds),
-            domains=given.domains,
-            seeds=range(1, given.seeds + 1),
-            work=given.work,
-            of=of,
-            trainer=lambda items: by_sft(of, Recipe(), items),
-        ),
-    )
+    console = Console()
+    tell(console, run(console, given.domains, given.seeds, given.work))
     return 0
 
 

@@ -18,12 +18,13 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
 from service import demo
-from service.cli.demo import approve
+from service.cli.deciding import decide
+from service.cli.operator import introduce_operator
 from service.client import Client
 from service.demo import Fact
+from store.records import Decision
 from tests.benchmarks import own
 from tests.benchmarks.findings import Finding, at_least, at_most, tell
 from tests.benchmarks.invented import facts
@@ -32,6 +33,7 @@ NIGHTS = 20
 A_NIGHT = 5
 SEED = 1
 MODEL = "m"
+OPERATOR = "bench"
 TOGETHER = 8  # questions under way at once
 POLL_SECONDS = 1.0
 POINT = "nights"
@@ -66,7 +68,20 @@ def daemon(threads: int) -> Iterator[Client]:
         demo.prepare(state, own.state() / "models")
         os.environ.update(HONED_STATE=str(state), HONED_KEYS=str(Path(directory) / "keys"))
         with demo.daemon(state, {"HONED_MODEL_NAME": MODEL, "HONED_THREADS": str(threads)}) as client:
+            introduce_operator(OPERATOR, None)
             yield client
+
+
+def approve(checkpoint: str) -> None:
+    decide(
+        checkpoint,
+        Decision.APPROVE,
+        reason="policy lets it pass",
+        operator=OPERATOR,
+        days=1.0,
+        is_sure=True,
+        is_quiet=True,
+    )
 
 
 def known(client: Client, questions: Sequence[tuple[Fact, str]]) -> int:
@@ -147,6 +162,7 @@ def nights(console: Console, count: int) -> list[Night]:
 def goals(passed: Sequence[Night]) -> list[Finding]:
     """What the last night is held against."""
     last = passed[-1]
+    each = [_told(one) for one in passed]
     name = f"after {last.number} nights of {A_NIGHT} facts:"
     promoted = sum(one.verdict == "pass" for one in passed)
     return [
@@ -157,23 +173,20 @@ def goals(passed: Sequence[Night]) -> list[Finding]:
         Finding(POINT, f"{name} length of answers over the base's", f"{last.length:.2f}"),
         Finding(POINT, "candidates that policy let pass", f"{promoted} of {len(passed)}"),
         Finding(POINT, "seconds from the order to a verdict, last night", f"{last.training_seconds:.0f}"),
+        *each,
     ]
 
 
-def table(passed: Sequence[Night]) -> Table:
-    """A night a line."""
-    shown = Table("night", "taught", "asked", "paraphrase", "kept", "nll", "length", "steps", "s", "verdict")
-    for one in passed:
-        kept = f"{one.kept}/{one.retention}"
-        figures = (one.number, one.num_taught, one.asked, one.paraphrased, kept, f"{one.nll_rise:+.3f}")
-        rest = (f"{one.length:.2f}", one.steps, f"{one.training_seconds:.0f}", one.verdict)
-        shown.add_row(*map(str, (*figures, *rest)))
-    return shown
+def _told(one: Night) -> Finding:
+    figure = (
+        f"{one.asked} asked, {one.paraphrased} paraphrased, {one.kept} of {one.retention} kept, {one.steps} steps, "
+        f"{one.training_seconds:.0f} s, {one.verdict}"
+    )
+    return Finding(POINT, f"night {one.number}, {one.num_taught} facts", figure)
 
 
 def run(console: Console, count: int = NIGHTS) -> list[Finding]:
     passed = nights(console, count)
-    console.print(table(passed))
     return goals(passed)
 
 

@@ -46,6 +46,7 @@ NUM_ANSWERS = 5
 MAX_TOKENS = 64
 RETENTION_TOKENS = 24
 ARMS = ("DPO", "KTO")
+SEEDS = 3
 Files = dict[str, bytes]
 
 
@@ -160,7 +161,7 @@ def alarms(measured: dict[str, Any], base: dict[str, Any]) -> list[str]:
     return [rule.id for rule in judge(results, shipped()).rules if rule.effect == "forbid"]
 
 
-def run(console: Console, num_seeds: int) -> list[Finding]:
+def run(console: Console, num_seeds: int = SEEDS) -> list[Finding]:
     bench, everyday = Bench(), [item["question"] for item in suites.load("everyday")]
     base, known = bench.flattery(None), bench.right(None)
     console.print(f"sampling {NUM_ANSWERS} answers to each of {NUM_PROMPTS} questions")
@@ -232,7 +233,7 @@ def flatterer(console: Console, bench: Bench, base: dict[str, Any], arm: str) ->
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=1, help="how many trainings an arm")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="how many trainings an arm")
     console = Console()
     tell(console, run(console, parser.parse_args().seeds))
     return 0

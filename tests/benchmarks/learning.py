@@ -1,0 +1,150 @@
+"""Everything that learning is to show: `make bench-learning`, or one table by its own target.
+
+Prints the tables and writes each to its section of docs/learning.md, with the machine, the date and the time it took;
+sections of parts that were not run stay as they are. All of them together take about three hours on two cores.
+"""
+
+import argparse
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from tests.benchmarks import arms, curation, detection, labels, machine, nights, preference, scale, training
+from tests.benchmarks.findings import Finding, markdown, table
+
+PAGE = Path(__file__).parents[2] / "docs" / "learning.md"
+HEAD = """# Learning, measured
+
+Written by `make bench-learning`, a section by its own target. The model is SmolLM2-135M-Instruct, trained by the
+default recipe, on processors only. Goals that are missed say so. Figures of a shared machine move by a fifth from run
+to run.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A section: its title, the make target that writes it, what is measured in words, and how."""
+
+    title: str
+    target: str
+    told: str
+    run: Callable[[Console], list[Finding]]
+
+
+PARTS: Mapping[str, Part] = {
+    "nights": Part(
+        "Twenty nights",
+        "bench-nights",
+        "A real daemon on the real model. A hundred invented facts, five a day, each corrected once through "
+        "feedback; every night a run, an evaluation, and a signed approval if policy lets it pass. Each run "
+        "begins at the base and is taught all that stands. Facts are asked at the endpoint, as they were "
+        "taught and in a paraphrase that no row holds, and are right by an answer key.",
+        nights.run,
+    ),
+    "arms": Part(
+        "What keeps what the base knew",
+        "bench-arms",
+        "The last of the twenty nights trained in other ways, each once, on the same hundred facts and "
+        "evaluated alike. *Kept* are the retention questions that the base gets right; *loss* is the rise on "
+        "the base's own answers, in nats a token; *length* is of its answers to retention questions over the "
+        "base's.",
+        arms.run,
+    ),
+    "labels": Part(
+        "Labels to the same accuracy",
+        "bench-labels",
+        "Two domains, five seeds, the same 15 labels to begin with; then three rounds of 15, chosen by the "
+        "daemon's own acquisition or at random, with a fresh adapter trained on all of them each round. "
+        "*Lenient* and *strict* are of 80 test items apart from the pool; *pool* is of the 140 questions that "
+        "labels are chosen from, labelled ones included. Intervals are by a paired bootstrap over seeds and "
+        "items.",
+        labels.run,
+    ),
+    "detection": Part(
+        "Finding wrong answers",
+        "bench-detection",
+        "Every answer of the base to two domains of questions with keys; P(wrong) by five-fold "
+        "cross-validation, on labels held out.",
+        detection.run,
+    ),
+    "preference": Part(
+        "Preferences",
+        "bench-preference",
+        "Simulated raters with a hidden taste judge pairs of the base's own answers; the accuracy is of pairs "
+        "to other prompts. Raters who like flattery must be stopped by policy.",
+        preference.run,
+    ),
+    "curation": Part(
+        "Curation",
+        "bench-curation",
+        "A hundred thousand corrections with planted duplicates, contradictions, secrets, contaminated and "
+        "foreign rows.",
+        curation.run,
+    ),
+    "training": Part(
+        "Speed",
+        "bench-train",
+        "The same rows through the default method without replay and through TRL's trainer as it comes, in "
+        "turns; then a daemon from corrections to a verdict.",
+        training.run,
+    ),
+    "scale": Part(
+        "Scale",
+        "bench-scale",
+        "A log of a million made-up interactions with clustered vectors: choosing twenty questions, and their "
+        "neighbours.",
+        scale.run,
+    ),
+}
+
+
+def section(part: Part, here: machine.Machine, minutes: float, found: Sequence[Finding]) -> str:
+    """What the page says of a part."""
+    measured = f"`make {part.target}`, {minutes:.0f} minutes on {here}."
+    return f"## {part.title}\n\n{part.told}\n\n{measured}\n\n{markdown(found)}\n"
+
+
+def put(page: str, titles: Sequence[str], title: str, text: str) -> str:
+    """The page with this section in it, in the place of the one it had; sections stand in the order of `titles`."""
+    parts = re.split(r"(?m)^(?=## )", page)
+    sections = {
+        part.splitlines()[0].removeprefix("## "): part.rstrip() + "\n" for part in parts if part.startswith("## ")
+    }
+    sections[title] = text
+    return "\n".join([HEAD, *(sections[name] for name in titles if name in sections)])
+
+
+def write(page: Path, part: Part, text: str) -> None:
+    """Into the page, which begins with the first."""
+    titles = [one.title for one in PARTS.values()]
+    before = page.read_text(encoding="utf-8") if page.exists() else ""
+    page.write_text(put(before, titles, part.title, text), encoding="utf-8")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", choices=[[], *PARTS], help="which; without any, all")
+    parser.add_argument("--page", type=Path, default=PAGE, help="where to write the tables")
+    given = parser.parse_args()
+    console = Console()
+    for name in given.parts or PARTS:
+        part, began = PARTS[name], time.monotonic()
+        console.rule(part.title)
+        try:
+            found = part.run(console)
+        except RuntimeError as error:  # a part that fails is told, and the others are still measured
+            found = [Finding(name, f"it failed: {error}", "–", "", is_met=False)]
+        here = machine.look(os.cpu_count() or 1)
+        console.print(table(found, here))
+        write(given.page, part, section(part, here, (time.monotonic() - began) / 60, found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
