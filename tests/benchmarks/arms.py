@@ -19,7 +19,7 @@ from service.demo import Fact
 from tests.benchmarks.asking import settings, vectors
 from tests.benchmarks.findings import Finding, tell
 from tests.benchmarks.invented import facts
-from tests.benchmarks.lessons import SEED, Bench, Learnt, bench, measure, percent, train
+from tests.benchmarks.lessons import SEED, Bench, Learnt, bench, measure, share, train
 
 FACTS = 100
 POINT = "forgetting"
@@ -52,15 +52,16 @@ def scoped(of: Settings, on: Bench, taught: Sequence[Fact], found: Learnt) -> Le
 
 def told(name: str, found: Learnt, figures: Mapping[str, float], seconds: float) -> Finding:
     shares = (
-        f"{percent(found.asked):.0f} % asked, {percent(found.paraphrased):.0f} % paraphrased, "
-        f"{percent(found.kept):.1f} % kept, loss {found.nll_rise:+.3f}, length {found.lengths.mean():.2f}"
+        f"{share(found.asked):.0f} % asked, {share(found.paraphrased):.0f} % paraphrased, "
+        f"{share(found.kept):.1f} % kept, loss {found.nll_rise:+.3f}, length {found.lengths.mean():.2f}"
     )
     return Finding(POINT, name, f"{shares}; {figures['steps']:.0f} steps, {seconds:.0f} s")
 
 
 def run(console: Console, num_facts: int = FACTS) -> list[Finding]:
     """An arm a finding, told as soon as it is there."""
-    of, on, taught = settings(), bench(), facts(num_facts, SEED)
+    of, taught = settings(), facts(num_facts, SEED)
+    on = bench(of)
     rows = []
     for name, recipe in ARMS.items():
         adapter, figures, seconds = train(on, taught, recipe)

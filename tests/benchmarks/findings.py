@@ -37,6 +37,11 @@ def exactly(point: str, name: str, figure: int, aim: int) -> Finding:
     return Finding(point, name, f"{figure:,}", f"{aim:,}", figure == aim)
 
 
+def percent(count: float, of: float) -> float:
+    """NaN of nothing."""
+    return 100 * count / of if of else float("nan")
+
+
 def table(found: Sequence[Finding], here: Machine) -> Table:
     """For the terminal."""
     shown = Table(title=f"SmolLM2-135M-Instruct on {here}", title_justify="left")

@@ -36,7 +36,7 @@ from service.demo import Fact
 from service.models import SealedModel
 from service.paths import kernel_directory
 from tests.benchmarks import surveyed
-from tests.benchmarks.findings import Finding, at_least, at_most, tell
+from tests.benchmarks.findings import Finding, at_least, at_most, percent, tell
 from tests.benchmarks.invented import facts
 
 SEED = 1
@@ -80,8 +80,7 @@ class Learnt:
     lengths: npt.NDArray[np.float64]
 
 
-def bench() -> Bench:
-    settings = Settings()
+def bench(settings: Settings) -> Bench:
     sealed = models.ensure(settings.model, settings.paths.models, quiet=True)
     files = {path.name: path.read_bytes() for path in sealed.path.iterdir() if path.is_file()}
     threads = os.cpu_count() or 1
@@ -146,23 +145,24 @@ def measure(on: Bench, taught: Sequence[Fact], adapter: Files) -> Learnt:
 
 
 def run(console: Console, num_facts: int) -> list[Finding]:
-    on, taught = bench(), facts(num_facts, SEED)
+    on, taught = bench(Settings()), facts(num_facts, SEED)
     console.print(f"teaching {num_facts} facts")
     adapter, figures, seconds = train(on, taught, Recipe())
     found = measure(on, taught, adapter)
     point = f"{num_facts} facts"
     return [
-        at_least(point, "right as asked", percent(found.asked), 95, " %"),
-        at_least(point, "right in an unseen paraphrase", percent(found.paraphrased), 85, " %"),
-        at_least(point, f"of {len(found.kept)} questions the base gets right, kept", percent(found.kept), 98, " %"),
+        at_least(point, "right as asked", share(found.asked), 95, " %"),
+        at_least(point, "right in an unseen paraphrase", share(found.paraphrased), 85, " %"),
+        at_least(point, f"of {len(found.kept)} questions the base gets right, kept", share(found.kept), 98, " %"),
         at_most(point, "loss on the base's own answers, rise", found.nll_rise, 0.05, " nats"),
         Finding(point, f"steps, to a loss of {figures['loss']:.3f}", f"{figures['steps']:.0f}"),
         Finding(point, "training, with the survey unless it was kept", f"{seconds:.0f} s"),
     ]
 
 
-def percent(right: Sequence[bool]) -> float:
-    return 100 * sum(right) / len(right)
+def share(right: Sequence[bool]) -> float:
+    """In percent."""
+    return percent(sum(right), len(right))
 
 
 def answers(

@@ -26,7 +26,7 @@ from service.client import Client
 from service.demo import Fact
 from store.records import Decision
 from tests.benchmarks import own
-from tests.benchmarks.findings import Finding, at_least, at_most, tell
+from tests.benchmarks.findings import Finding, at_least, at_most, percent, tell
 from tests.benchmarks.invented import facts
 
 NIGHTS = 20
@@ -60,14 +60,14 @@ class Night:
 
 
 @contextmanager
-def daemon(threads: int) -> Iterator[Client]:
-    """A daemon with an operator of its own and no history."""
+def daemon(threads: int, models: Path, **environment: str) -> Iterator[Client]:
+    """A daemon with an operator of its own and no history, and these models."""
     with tempfile.TemporaryDirectory() as directory:
         state = Path(directory) / "state"
         state.mkdir(mode=0o700)
-        demo.prepare(state, own.state() / "models")
+        demo.prepare(state, models)
         os.environ.update(HONED_STATE=str(state), HONED_KEYS=str(Path(directory) / "keys"))
-        with demo.daemon(state, {"HONED_MODEL_NAME": MODEL, "HONED_THREADS": str(threads)}) as client:
+        with demo.daemon(state, {"HONED_MODEL_NAME": MODEL, "HONED_THREADS": str(threads), **environment}) as client:
             introduce_operator(OPERATOR, None)
             yield client
 
@@ -142,10 +142,10 @@ def night(client: Client, number: int, taught: Sequence[Fact], new: Sequence[Fac
     )
 
 
-def nights(console: Console, count: int) -> list[Night]:
+def nights(client: Client, console: Console, count: int) -> list[Night]:
     """One after another, in one life of a daemon."""
-    everything, passed = facts(count * A_NIGHT, SEED), []
-    with daemon(os.cpu_count() or 1) as client, Progress(console=console, transient=True) as shown:
+    everything, passed = facts(count * A_NIGHT, SEED), list[Night]()
+    with Progress(console=console, transient=True) as shown:
         whole, step = shown.add_task("nights", total=count), shown.add_task("", total=None)
 
         def tell_step(line: dict[str, Any]) -> None:
@@ -166,9 +166,9 @@ def goals(passed: Sequence[Night]) -> list[Finding]:
     name = f"after {last.number} nights of {A_NIGHT} facts:"
     promoted = sum(one.verdict == "pass" for one in passed)
     return [
-        at_least(POINT, f"{name} right as asked", last.asked / last.num_taught * 100, 95, " %"),
-        at_least(POINT, f"{name} right in an unseen paraphrase", last.paraphrased / last.num_taught * 100, 85, " %"),
-        at_least(POINT, f"{name} of what the base gets right, kept", last.kept / last.retention * 100, 98, " %"),
+        at_least(POINT, f"{name} right as asked", percent(last.asked, last.num_taught), 95, " %"),
+        at_least(POINT, f"{name} right in an unseen paraphrase", percent(last.paraphrased, last.num_taught), 85, " %"),
+        at_least(POINT, f"{name} of what the base gets right, kept", percent(last.kept, last.retention), 98, " %"),
         at_most(POINT, f"{name} loss on the base's own answers, rise", last.nll_rise, 0.05, " nats"),
         Finding(POINT, f"{name} length of answers over the base's", f"{last.length:.2f}"),
         Finding(POINT, "candidates that policy let pass", f"{promoted} of {len(passed)}"),
@@ -186,8 +186,8 @@ def _told(one: Night) -> Finding:
 
 
 def run(console: Console, count: int = NIGHTS) -> list[Finding]:
-    passed = nights(console, count)
-    return goals(passed)
+    with daemon(os.cpu_count() or 1, own.state() / "models") as client:
+        return goals(nights(client, console, count))
 
 
 def main() -> int:

@@ -174,7 +174,7 @@ def whole(console: Console) -> list[Finding]:
     everything = facts(nights.A_NIGHT + CORRECTIONS, SEED)
     first, rest = everything[: nights.A_NIGHT], everything[nights.A_NIGHT :]
     took = []
-    with nights.daemon(os.cpu_count() or 1) as client:
+    with nights.daemon(os.cpu_count() or 1, own.state() / "models") as client:
         for some in (first, rest[: CORRECTIONS - len(first)]):
             for fact in some:
                 nights.teach(client, fact)
