@@ -16,7 +16,6 @@ from fastapi import FastAPI
 from agent.dataset import DatasetSettings
 from agent.recipe import Recipe
 from agent.scope import Scope, scope_of
-from agent.uncertainty import signal as uncertainty_signal
 from policies.engine import PolicySet, shipped
 from service import models, notify
 from service.access import Access
@@ -163,7 +162,7 @@ class Daemon:
             pool=self.stores.pool,
             index=VectorIndex(self.paths.vectors, embedder.dim),
             embedder=embedder,
-            signal=uncertainty_signal(self.settings.uncertainty_signal),
+            signal_name=self.settings.uncertainty_signal,
         )
 
     @cached_property

@@ -6,14 +6,17 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
+import structlog
 
 from agent.acquisition.factors import SEARCHED, demand, density, ranked, score
 from agent.embedding import Embedder, Vectors
-from agent.uncertainty import Signal
+from agent.uncertainty import signal
 from store.interactions import Interactions
 from store.pool import Pool
 from store.records import Interaction
 from store.vectors import VectorIndex
+
+log = structlog.get_logger()
 
 BATCH = 64
 WINDOW = 200  # recent answers that an uncertainty is ranked among as it comes in
@@ -29,17 +32,20 @@ class Scoring:
         pool: Pool,
         index: VectorIndex,
         embedder: Embedder,
-        signal: Signal,
+        signal_name: str,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._interactions = interactions
         self._pool = pool
         self.index = index
         self._embedder = embedder
-        self._signal = signal
+        self._signal = signal(signal_name)
         self._clock = clock
         if index.load_or_rebuild(self._rows):
             index.save()
+        num_changed = pool.keep_to(signal_name, self._signal)
+        if num_changed:
+            log.info("pool.ranked_anew", signal=signal_name, num_answers=num_changed)
 
     def score_new(self) -> int:
         """Score what is unscored, oldest first; returns how many."""

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import sqlite_utils
 
@@ -61,6 +61,19 @@ class Database:
             raise StoreError(f"cannot read {self.path}: {error}") from error
         finally:
             connection.rollback()
+
+    def chunks(self, sql: str, size: int) -> Iterator[list[tuple[Any, ...]]]:
+        """All rows of a query, `size` at once; it takes the last key and a limit, and gives the key first, rising. Each
+        chunk is a read of its own.
+        """
+        last = -1
+        while True:
+            with self.read() as connection:
+                rows: list[tuple[Any, ...]] = connection.execute(sql, [last, size]).fetchall()
+            if not rows:
+                return
+            last = rows[-1][0]
+            yield rows
 
     def close(self) -> None:
         """Writes what is queued, then closes everything. Safe to call again."""

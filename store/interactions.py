@@ -126,17 +126,10 @@ class Interactions:
 
     def vectors(self, dim: int) -> Iterator[tuple[list[str], Vectors]]:
         """Ids and (N, `dim`) arrays, chunk by chunk, in the order in which they were first scored. Vectors of another
-        length, which another embedder made, are left out. Each chunk is a read of its own: one long one would keep the
-        WAL from shrinking.
+        length, which another embedder made, are left out.
         """
         sql = "SELECT rowid, interaction_id, vector FROM embeddings WHERE rowid > ? ORDER BY rowid LIMIT ?"
-        last = 0
-        while True:
-            with self._db.read() as conn:
-                rows = conn.execute(sql, [last, CHUNK]).fetchall()
-            if not rows:
-                return
-            last = rows[-1][0]
+        for rows in self._db.chunks(sql, CHUNK):
             fitting = [row for row in rows if len(row[2]) == dim * VECTOR.itemsize]
             flat = np.frombuffer(b"".join(vector for _, _, vector in fitting), dtype=VECTOR)
             yield [id_ for _, id_, _ in fitting], flat.reshape(-1, dim).astype(np.float32)

@@ -109,6 +109,7 @@ def m005_asking(db: Connection) -> None:
         ) STRICT"""
     )
     db.execute("CREATE INDEX pool_checkpoint ON pool (checkpoint_id)")
+    db.execute("CREATE TABLE pool_signal (name TEXT NOT NULL) STRICT")
     db.execute(
         """INSERT INTO pool SELECT seq, checkpoint_id, principal, uncertainty, -seq,
                uncertainty IS NOT NULL AND trim(reply, char(9, 10, 13, 32)) <> ''

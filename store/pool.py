@@ -3,18 +3,26 @@
 What is worth asking is decided elsewhere.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from store.connection import Connection
 from store.database import Database
 from store.interactions import CHUNK as VECTOR_CHUNK
-from store.interactions import VECTOR, Vectors
+from store.interactions import VECTOR, Vectors, unpack
+from store.records import TokenTrace
 
 CHUNK = 50_000
 MAX_VARIABLES = 500
+NARROW = """SELECT seq, uncertainty, checkpoint_id, principal, question, is_askable FROM pool
+            WHERE seq > ? ORDER BY seq LIMIT ?"""
+TRACES = """SELECT p.seq, i.tokens FROM pool AS p JOIN interactions AS i ON i.seq = p.seq
+            WHERE p.seq > ? ORDER BY p.seq LIMIT ?"""
 
 Ints = npt.NDArray[np.int64]
 
@@ -48,10 +56,26 @@ class Pool:
     def __init__(self, db: Database) -> None:
         self._db = db
 
+    def keep_to(self, name: str, signal: Callable[[Sequence[TokenTrace]], float | None]) -> int:
+        """Let every uncertainty be of this signal, working those of another one out again; returns how many. What is on
+        another scale can't be ranked beside the rest.
+        """
+        with self._db.read() as conn:
+            held = conn.execute("SELECT name FROM pool_signal").fetchone()
+        if held == (name,):
+            return 0
+        count = 0
+        for rows in self._db.chunks(TRACES, VECTOR_CHUNK):
+            fresh = [(signal(unpack(tokens)), int(seq)) for seq, tokens in rows]
+            self._db.write(partial(_refill, fresh))
+            count += len(fresh)
+        self._db.write(partial(_name, name))  # last: a daemon that is killed before begins again
+        return count
+
     def columns(self) -> Columns:
         checkpoints, principals = _Names(), _Names()
         parts: list[tuple[npt.NDArray[np.generic], ...]] = [_columns([], checkpoints, principals)]
-        parts += [_columns(rows, checkpoints, principals) for rows in self._chunks()]
+        parts += [_columns(rows, checkpoints, principals) for rows in self._db.chunks(NARROW, CHUNK)]
         seq, uncertainty, checkpoint, principal, question, is_askable = map(np.concatenate, zip(*parts, strict=True))
         is_taken = np.isin(seq, self._taken())
         is_open = is_askable & ~np.isin(question, question[is_taken])
@@ -89,14 +113,8 @@ class Pool:
         """Numbers (N), vectors (N, `dim`) and novelty (N) of all with a vector of this length, chunk by chunk."""
         sql = """SELECT e.rowid, i.seq, e.vector, e.novelty FROM embeddings AS e
                  JOIN interactions AS i ON i.id = e.interaction_id WHERE e.rowid > ? ORDER BY e.rowid LIMIT ?"""
-        last = -1
-        while True:
-            with self._db.read() as conn:
-                rows = conn.execute(sql, [last, VECTOR_CHUNK]).fetchall()
-            if not rows:
-                return
-            last = rows[-1][0]
-            rows = [row for row in rows if len(row[2]) == dim * VECTOR.itemsize]
+        for chunk in self._db.chunks(sql, VECTOR_CHUNK):
+            rows = [row for row in chunk if len(row[2]) == dim * VECTOR.itemsize]
             flat = np.frombuffer(b"".join(row[2] for row in rows), dtype=VECTOR).astype(np.float32)
             seqs = np.array([row[1] for row in rows], dtype=np.int64)
             yield seqs, flat.reshape(-1, dim), np.array([row[3] for row in rows], dtype=np.float64)
@@ -118,22 +136,19 @@ class Pool:
         with self._db.read() as conn:
             return np.array([row[0] for row in conn.execute(sql).fetchall()], dtype=np.int64)
 
-    def _chunks(self) -> Iterator[list[tuple[int, float | None, str, str, int, int]]]:
-        """Each a read of its own: one long one would keep the WAL from shrinking."""
-        sql = """SELECT seq, uncertainty, checkpoint_id, principal, question, is_askable FROM pool
-                 WHERE seq > ? ORDER BY seq LIMIT ?"""
-        last = -1
-        while True:
-            with self._db.read() as conn:
-                rows = conn.execute(sql, [last, CHUNK]).fetchall()
-            if not rows:
-                return
-            last = rows[-1][0]
-            yield rows
+
+def _refill(fresh: Sequence[tuple[float | None, int]], conn: Connection) -> None:
+    for uncertainty, seq in fresh:
+        conn.execute("UPDATE pool SET uncertainty = ? WHERE seq = ?", [uncertainty, seq])
+
+
+def _name(name: str, conn: Connection) -> None:
+    conn.execute("DELETE FROM pool_signal")
+    conn.execute("INSERT INTO pool_signal VALUES (?)", [name])
 
 
 def _columns(
-    rows: Sequence[tuple[int, float | None, str, str, int, int]], checkpoints: _Names, principals: _Names
+    rows: Sequence[tuple[Any, ...]], checkpoints: _Names, principals: _Names
 ) -> tuple[npt.NDArray[np.generic], ...]:
     seq, uncertainty, checkpoint, principal, question, is_askable = zip(*rows, strict=True) if rows else [()] * 6
     return (

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 
-from agent.uncertainty import signal
 from policies.engine import PolicySet, shipped
 from service.certainty import Certainty
 from service.questions import Budget, Questions
@@ -35,7 +34,7 @@ class Room:
             pool=self.pool,
             index=index,
             embedder=self.embedder,
-            signal=signal(by),
+            signal_name=by,
             clock=self.clock,
         )
 

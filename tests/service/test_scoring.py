@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.uncertainty import mean_entropy
 from service.scoring import BATCH, Scoring, question_key
 from store.records import FinishReason, TokenTrace
 from store.vectors import VectorIndex
@@ -70,6 +69,16 @@ def test_answers_are_ranked_by_the_signal_that_is_set(room):
     assert room.pool.recent_uncertainties("base", 2) == [9.0, 1.0]
 
 
+def test_after_a_change_of_signal_answers_from_before_are_ranked_by_the_new_one(room):
+    room.add("short and unsure", "one thing", tokens=(TokenTrace(1, -5.0, 5.0),))
+    room.add("long and sure", "another thing", tokens=(TokenTrace(1, -0.1, 0.1),) * 9)
+    room.scoring(by="mean_entropy").score_new()
+    room.add("later", "a third thing", tokens=(TokenTrace(1, -1.0, 1.0),) * 3)
+    room.scoring(by="length").score_new()
+    assert room.pool.recent_uncertainties("base", 3) == [3.0, 9.0, 1.0]
+    assert room.pool.keep_to("length", len) == 0
+
+
 def test_a_question_is_the_same_whatever_its_case_and_spacing_and_not_in_another_conversation(room):
     texts = ("What is IT?", "  what is\nit? ", "What was it?")
     for number, text in enumerate(texts):
@@ -113,7 +122,7 @@ def test_an_index_that_is_outgrown_is_rebuilt_as_lists(room):
         pool=room.pool,
         index=index,
         embedder=room.embedder,
-        signal=mean_entropy,
+        signal_name="mean_entropy",
         clock=room.clock,
     )
     for number in range(2 * BATCH):

@@ -47,6 +47,7 @@ def full(tmp_path: Path, make) -> Path:
     interactions.append(make.interaction())
     interactions.add_feedback(make.feedback())
     interactions.add_score("i1", [1.0, 0.0], 0.5, 0.5, 101.0, question=7, uncertainty=0.5)
+    Pool(log).keep_to("a signal", lambda tokens: 0.5)
     interactions.append(make.interaction("i0", reply="Another answer."))
     Comparisons(log).add(make.comparison())
     Labels(log).add(make.task())
