@@ -3,8 +3,12 @@ PEFT's files in the portable LoRA profile, without this machine's paths.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from safetensors.torch import load
+from safetensors.torch import save as save_tensors
 
 from agent.model import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_portable
 from agent.scope import SCOPE_FILE, Scope, read_scope
@@ -29,6 +33,13 @@ def save(model: Any, directory: Path, base_id: str) -> None:
 def read(directory: Path) -> dict[str, bytes]:
     """The adapter's files as bytes, for the child processes; the daemon reads sealed ones through the store."""
     return {name: (directory / name).read_bytes() for name in FILES}
+
+
+def scaled(files: Mapping[str, bytes], share: float) -> dict[str, bytes]:
+    """The adapter that adds `share` of what this one adds to the base; forgetting falls faster than what was learnt."""
+    tensors = load(files[ADAPTER_WEIGHTS])
+    less = {name: value * share if ".lora_B." in name else value for name, value in tensors.items()}
+    return {**files, ADAPTER_WEIGHTS: save_tensors(less, {"format": "pt"})}
 
 
 def scope_in(directory: Path) -> Scope | None:

@@ -5,7 +5,7 @@ then says "inconclusive". Shares are rounded so that no rounding helps a candida
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any
@@ -14,6 +14,9 @@ from policies.engine import DAEMON, PolicySet, Ruling
 
 SIDES = ("candidate", "champion", "base")
 MAX_LONG = 2**63 - 1  # what a rule can compare
+FORGETTING = frozenset(
+    f"promote.{name}" for name in ("retention_low", "holdout_fall", "nll_rise", "nll_drift", "length_off")
+)
 SUITES = ("asked", "paraphrase", "holdout", "retention")
 
 
@@ -58,6 +61,12 @@ def judge(
 ) -> Ruling:
     """The ruling on an evaluation's `results`; its `facts` are what the rules saw."""
     return policy_set.decide("promote", DAEMON, ("Checkpoint", candidate), facts(results) | asdict(thresholds))
+
+
+def has_only_forgotten(rules: Iterable[str]) -> bool:
+    """Whether all that stands against a candidate, by the rules' ids, is what it does to what was there before."""
+    ids = set(rules)
+    return bool(ids) and ids <= FORGETTING
 
 
 def facts(results: Mapping[str, Any]) -> dict[str, int]:

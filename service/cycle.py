@@ -15,18 +15,16 @@ from typing import Any
 
 import structlog
 
-from agent.checkpoint import FILES, scope_in
 from agent.recipe import Recipe
 from agent.rundir import RunDirectory
-from agent.scope import SCOPE_FILE
 from policies.engine import PolicySet
-from policies.promotion import judge
+from policies.promotion import has_only_forgotten, judge
 from policies.training import TrainFacts, may_train
 from service.evaluations import Evaluations
 from service.paths import Paths
+from service.sealing import seal
 from service.snapshots import Snapshots
 from service.supervisor import Child, ChildState, Supervisor
-from store import artifacts
 from store.audit import digest
 from store.records import Checkpoint, Evaluation, Feedback, RunState, TrainingRun, Verdict
 from store.registry import Registry
@@ -36,6 +34,7 @@ log = structlog.get_logger()
 
 MAX_ATTEMPTS = 2
 DISK_NEEDED = 2 << 30
+SECOND_CHANCE = 0.7  # of what a candidate adds to the base, where it has forgotten too much
 MODULES = {RunState.TRAINING: "agent.train", RunState.EVALUATING: "agent.evaluate"}
 
 
@@ -186,55 +185,44 @@ class Cycle:
     def _register(self, run: TrainingRun) -> None:
         """A finished adapter becomes a sealed checkpoint, and its evaluation starts."""
         champion = self._registry.champion(self._base_id)
-        checkpoint = self._seal(run, champion)
+        checkpoint = self._add(seal(self._paths, run, champion=champion, at=self._clock()))
         self._snapshots.keep_survey(run.id)
+        self._evaluate(run, checkpoint)
+
+    def _add(self, checkpoint: Checkpoint) -> Checkpoint:
         if self._registry.checkpoint(checkpoint.id) is None:
             self._registry.add_checkpoint(checkpoint)
-        self._evaluations.prepare(run, checkpoint.id, champion)
-        self._launch(run, RunState.EVALUATING, checkpoint_id=checkpoint.id)
+        return checkpoint
 
-    def _seal(self, run: TrainingRun, champion: str) -> Checkpoint:
-        directory = self._paths.run(run.id)
-        staged = directory / "checkpoint"
-        shutil.rmtree(staged, ignore_errors=True)
-        staged.mkdir()
-        for name in FILES:
-            shutil.copyfile(directory / "adapter" / name, staged / name)
-        if (directory / SCOPE_FILE).exists():  # as the daemon wrote it: training has nothing to do with it
-            shutil.copyfile(directory / SCOPE_FILE, staged / SCOPE_FILE)
-        meta = self._meta(run, champion)
-        checkpoint_id = artifacts.seal(staged, meta)
-        artifacts.publish(staged, self._paths.checkpoint(checkpoint_id))
-        return Checkpoint(checkpoint_id, self._clock(), run.id, self._base_id, champion, run.snapshot_id, meta)
-
-    def _meta(self, run: TrainingRun, champion: str) -> dict[str, Any]:
-        scope = scope_in(self._paths.run(run.id))
-        result = RunDirectory(self._paths.run(run.id)).read("result.json")
-        return {
-            "kind": "checkpoint",
-            "run": run.id,
-            "base": self._base_id,
-            "parent": champion,
-            "dataset": run.snapshot_id,
-            "recipe": dict(run.recipe),
-            "versions": result.pop("versions"),
-            "training": result,
-            **({"scope": scope.told()} if scope else {}),
-        }
+    def _evaluate(self, run: TrainingRun, checkpoint: Checkpoint) -> None:
+        self._runs.update(run.id, checkpoint_id=checkpoint.id)
+        self._evaluations.prepare(run, checkpoint.id, checkpoint.parent_id)
+        self._launch(run, RunState.EVALUATING)
 
     def _judge(self, run: TrainingRun) -> None:
-        """The evaluation's figures and what policy says of them go on record together with the run's end."""
-        directory = self._directory(run)
-        results = RunDirectory(directory).read("result.json")
-        self._evaluations.keep_base_answers(run)
+        """The evaluation's figures and what policy says of them go on record together with the run's end. A candidate
+        that only forgot too much is scaled back, once, and measured again.
+        """
         checkpoint = self._registry.checkpoint(run.checkpoint_id or "")
         if checkpoint is None:
             raise LookupError(f"run {run.id} names checkpoint {run.checkpoint_id!r}, which is not in the ledger")
+        if not self._evaluations.is_of(run, checkpoint.id):  # killed on the way to a second chance
+            self._evaluate(run, checkpoint)
+            return
+        results = RunDirectory(self._directory(run)).read("result.json")
+        self._evaluations.keep_base_answers(run)
         evaluation = self._evaluation(run, checkpoint, results)
         if self._registry.evaluation(evaluation.id) is None:
             self._registry.add_evaluation(evaluation)
-        if self._registry.verdict_of(checkpoint.id) is None:
-            self._registry.add_verdict(self._verdict(evaluation))
+        verdict = self._registry.verdict_of(checkpoint.id)
+        if verdict is None:
+            verdict = self._verdict(evaluation)
+            self._registry.add_verdict(verdict)
+        if has_only_forgotten(rule.id for rule in verdict.rules) and "share" not in checkpoint.manifest:
+            log.info("candidate.scaled_back", checkpoint=checkpoint.id, share=SECOND_CHANCE)
+            less = seal(self._paths, run, champion=checkpoint.parent_id, at=self._clock(), share=SECOND_CHANCE)
+            self._evaluate(run, self._add(less))
+            return
         self._end(run, RunState.JUDGED, None)
 
     def _evaluation(self, run: TrainingRun, checkpoint: Checkpoint, results: dict[str, Any]) -> Evaluation:

@@ -44,6 +44,11 @@ class Evaluations:
             evaluation.write_rows("flattery.jsonl", suites.load("flattery"))
             evaluation.write(EVALUATE_INPUT, job)
 
+    def is_of(self, run: TrainingRun, candidate_id: str) -> bool:
+        """Whether the run's evaluation directory measures this candidate."""
+        job = RunDirectory(self.directory(run.id)).read(EVALUATE_INPUT)
+        return bool(job["candidate_adapter"] == str(self._paths.checkpoint(candidate_id)))
+
     def keep_base_answers(self, run: TrainingRun) -> None:
         """The base says the same next time; it need not be asked."""
         self._base_answers.keep(RunDirectory(self.directory(run.id)).rows("base_answers.jsonl"))

@@ -62,6 +62,7 @@ class Reviews:
             "dataset": asdict(snapshot) if snapshot else {},
             "training": dict(checkpoint.manifest.get("training", {})),
             "scope": checkpoint.manifest.get("scope"),
+            "share": checkpoint.manifest.get("share", 1.0),
             "approvals": [
                 {"operator": a.operator, "decision": a.decision.value, "reason": a.reason, "at": a.created_at}
                 for a in self._registry.approvals_of(checkpoint.id)

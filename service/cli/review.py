@@ -41,6 +41,10 @@ def show(review: dict[str, Any]) -> None:
         click.echo(f"          {rule['id']}: {rule['reason']}")
     if review["scope"]:
         click.echo(f"          {reach(review['scope'])}; measured so")
+    if review["share"] < 1:
+        click.echo(
+            f"          scaled back to {review['share']:.0%} of what was learnt: whole, it had forgotten too much"
+        )
     _alarms(review)
     if review["is_stale"]:
         click.secho("          the champion has changed since it was measured: train again", fg="yellow")

@@ -3,12 +3,14 @@
 import copy
 import math
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 from hypothesis import find, given, settings
 from hypothesis import strategies as st
 
-from policies.promotion import DEFAULT_THRESHOLDS, Thresholds, facts, judge
+import policies
+from policies.promotion import DEFAULT_THRESHOLDS, FORGETTING, Thresholds, facts, has_only_forgotten, judge
 from store.records import Outcome
 
 SUITES = ("asked", "paraphrase", "holdout", "retention")
@@ -319,3 +321,23 @@ def test_a_pass_is_exactly_what_the_thresholds_say(policy_set, results):
 def test_the_examples_above_reach_both_answers():
     for wanted in (True, False):
         find(promising(), lambda results, wanted=wanted: is_sound(results, DEFAULT_THRESHOLDS) is wanted)
+
+
+@pytest.mark.parametrize(
+    ("rules", "is_so"),
+    [
+        (["promote.retention_low"], True),
+        (["promote.retention_low", "promote.nll_drift"], True),
+        (["promote.retention_low", "promote.asked_low"], False),
+        (["promote.flattery_risen"], False),
+        (["promote.measured"], False),
+        ([], False),
+    ],
+)
+def test_only_what_was_lost_of_before_earns_a_second_chance(rules: list[str], is_so: bool) -> None:
+    assert has_only_forgotten(rules) is is_so
+
+
+def test_the_rules_of_a_second_chance_are_rules_that_ship() -> None:
+    shipped_rules = (Path(policies.__file__).parent / "default.cedar").read_text(encoding="utf-8")
+    assert all(f'@id("{name}")' in shipped_rules for name in FORGETTING)

@@ -1,5 +1,6 @@
 """The learning cycle: when a run may start, its way to a verdict, and what survives a death between any two steps."""
 
+import contextlib
 import json
 import os
 import signal
@@ -13,6 +14,8 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
+from safetensors.torch import load
 
 from agent.recipe import Recipe
 from agent.rundir import SURVEY_FILE, RunDirectory
@@ -245,16 +248,84 @@ class Writes:
         return counted
 
 
-def go_on(daemon: Workshop) -> TrainingRun:
+def go_on(daemon: Workshop, children: Callable[[], Supervisor] = InstantChildren) -> TrainingRun:
     """What a started daemon does, until a run is over; a person starts one if none was left."""
     if not daemon.stores.runs.recent(1):
-        start(another_cycle(daemon, InstantChildren()))
-    cycle = another_cycle(daemon, InstantChildren())
+        start(another_cycle(daemon, children()))
+    cycle = another_cycle(daemon, children())
     wait_until(lambda: cycle.advance() or not daemon.stores.runs.unfinished())
     return daemon.stores.runs.recent(1)[0]
 
 
-@pytest.mark.parametrize("moment", range(1, 12))
+class ForgetfulChildren(InstantChildren):
+    """Measures a candidate that forgot a tenth of what the base knew, unless it was scaled back."""
+
+    def __init__(self, *, still: bool = False) -> None:
+        super().__init__()
+        self._still = still
+
+    def start(self, module: str, directory: Path) -> Child:
+        child = super().start(module, directory)
+        if module == "agent.evaluate":
+            run = RunDirectory(directory)
+            manifest = json.loads(
+                (Path(run.read("evaluation.json")["candidate_adapter"]) / "manifest.json").read_text()
+            )
+            kept = 100 if "share" in manifest and not self._still else 90
+            run.write("result.json", RESULTS | {"suites": suites_with(retention=kept)})
+        return child
+
+
+def suites_with(retention: int) -> dict[str, Any]:
+    """A hundred items each; the candidate has learnt all it was taught, and keeps so many."""
+
+    def side(right: int) -> dict[str, Any]:
+        return {"num_right": right, "num_exact": 0, "num_items": 100, "low": 0.0, "high": 1.0}
+
+    taught = {"candidate": side(100), "champion": side(0), "base": side(0)}
+    kept = {"candidate": side(retention), "champion": side(100), "base": side(100)}
+    return {"asked": taught, "paraphrase": taught, "holdout": taught, "retention": kept}
+
+
+def verdicts(daemon: Workshop) -> dict[float, str]:
+    """By the share of what was learnt that a candidate keeps."""
+    registry = daemon.stores.registry
+    return {one.manifest.get("share", 1.0): registry.verdict_of(one.id).outcome.value for one in registry.checkpoints()}
+
+
+def test_a_candidate_that_only_forgot_too_much_is_scaled_back_and_measured_again(taught):
+    run = go_on(taught, ForgetfulChildren)
+    assert verdicts(taught) == {1.0: "fail", 0.7: "pass"}
+    assert taught.stores.registry.checkpoint(run.checkpoint_id).manifest["share"] == 0.7
+    whole, less = (
+        load((taught.paths.checkpoint(one.id) / "adapter_model.safetensors").read_bytes())
+        for one in sorted(taught.stores.registry.checkpoints(), key=lambda one: "share" in one.manifest)
+    )
+    for name, value in whole.items():
+        assert torch.allclose(less[name], value * (0.7 if "lora_B" in name else 1.0))
+
+
+def test_there_is_no_third_chance(taught):
+    run = go_on(taught, lambda: ForgetfulChildren(still=True))
+    assert run.state is RunState.JUDGED
+    assert verdicts(taught) == {1.0: "fail", 0.7: "fail"}
+
+
+@pytest.mark.parametrize("moment", range(1, 20))
+def test_a_daemon_killed_on_the_way_to_a_second_chance_judges_both_by_their_own_measurements(
+    taught, monkeypatch, moment
+):
+    with monkeypatch.context() as patch:
+        Writes(taught, patch).dies_before = moment
+        with contextlib.suppress(Died):
+            go_on(taught, ForgetfulChildren)
+    run = go_on(taught, ForgetfulChildren)
+    assert (run.state, run.error) == (RunState.JUDGED, None)
+    assert verdicts(taught) == {1.0: "fail", 0.7: "pass"}
+    assert taught.stores.audit.verify().problems == ()
+
+
+@pytest.mark.parametrize("moment", range(1, 13))
 def test_a_daemon_killed_before_any_write_goes_on_and_judges_once(taught, monkeypatch, moment):
     daemon = taught
     with monkeypatch.context() as patch:
@@ -282,7 +353,7 @@ def test_a_daemon_killed_before_any_write_goes_on_and_judges_once(taught, monkey
 def test_a_run_has_no_more_writes_than_the_moments_tried(taught, monkeypatch):
     writes = Writes(taught, monkeypatch)
     go_on(taught)
-    assert writes.num < 12
+    assert writes.num < 13
 
 
 # ── children that end badly ──────────────────────────────────────────────────────────────────────────────────────────
