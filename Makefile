@@ -65,7 +65,7 @@ bench-lessons: .venv/tested  ## What one run on 20 invented facts teaches, and w
 bench-arms: .venv/tested  ## What keeps what the base knew: four ways to hold an adapter, on 100 invented facts (twenty minutes)
 	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.learning arms
 
-bench-nights: .venv/tested  ## Twenty nights of five corrections each, and what is left of the first (an hour and a half)
+bench-nights: .venv/tested  ## Twenty nights of five corrections each, and what is left of the first (an hour)
 	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.learning nights
 
 bench-train: .venv/tested  ## How fast training is, and 45 corrections to a verdict (ten minutes)

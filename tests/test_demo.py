@@ -42,7 +42,7 @@ def test_five_facts_are_learnt_approved_served_and_rolled_back(
 
     assert result.num_asked == len(demo.FACTS)
     assert result.num_paraphrased >= len(demo.FACTS) - 1
-    assert result.retention_kept >= 0.95 * result.retention_total
+    assert result.retention_kept >= 0.98 * result.retention_total
     assert result.retention_total >= 20
     assert result.after_rollback == result.before
     assert reviews[0]["verdict"] == "pass"

@@ -183,7 +183,7 @@ def harness(tmp_path: Path, make_settings: Callable[..., Settings], monkeypatch:
 
     def run(trainer: Trainer, plan: Plan = TINY, seeds: tuple[int, ...] = (1,)) -> list:
         console = Console(quiet=True)
-        return labels.run(
+        return labels.measured(
             console,
             plan=plan,
             domains=["mixed"],
