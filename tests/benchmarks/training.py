@@ -37,6 +37,9 @@ RATE = 5e-4
 ROUNDS = 2
 CORRECTIONS = 45
 POINT = "training"
+PLAIN = Recipe(
+    is_aimed=False, replay_batch=0, lesson_batch=BATCH, learning_rate=RATE, loss_target=1e-9, max_steps=STEPS
+)
 Load = Callable[[], PreTrainedModel]
 
 
@@ -55,16 +58,13 @@ def _none() -> Survey:
 def ours(load: Load, tokenizer: Tokenizer, rows: Sequence[Mapping[str, Any]], scratch: str) -> tuple[Any, float]:
     """The model after STEPS plain steps (no replay, no aiming), and the seconds they took."""
     times: list[float] = []
-    recipe = Recipe(
-        is_aimed=False, replay_batch=0, lesson_batch=BATCH, learning_rate=RATE, loss_target=1e-9, max_steps=STEPS
-    )
-    job = Job(load(), tokenizer, list(map(dict, rows)), [], recipe, scratch, lambda *_, **__: _tick(times), _none)
+    job = Job(load(), tokenizer, list(map(dict, rows)), [], PLAIN, scratch, lambda *_, **__: _tick(times), _none)
     trained = sft.train(job)
     return trained.model, times[-1] - times[0]
 
 
 def theirs(load: Load, tokenizer: Tokenizer, rows: Sequence[AnsweredIds], scratch: str) -> tuple[Any, float]:
-    """The same with TRL's trainer as it comes: padding, gradient checkpointing, whole logits."""
+    """The same adapter and rate with TRL's trainer as it comes: padding, gradient checkpointing, whole logits."""
     times: list[float] = []
 
     class Timed(SFTTrainer):  # type: ignore[misc]
@@ -73,7 +73,9 @@ def theirs(load: Load, tokenizer: Tokenizer, rows: Sequence[AnsweredIds], scratc
                 _tick(times)
             super().log(logs, *arguments, **named)
 
-    model = get_peft_model(load(), LoraConfig(r=16, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM"))
+    model = get_peft_model(
+        load(), LoraConfig(r=PLAIN.rank, lora_alpha=PLAIN.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
+    )
     trainer = Timed(
         model=model,
         args=SFTConfig(
@@ -81,6 +83,7 @@ def theirs(load: Load, tokenizer: Tokenizer, rows: Sequence[AnsweredIds], scratc
             max_steps=STEPS,
             per_device_train_batch_size=BATCH,
             learning_rate=RATE,
+            warmup_steps=PLAIN.warmup_steps,
             logging_steps=1,
             report_to="none",
             save_strategy="no",
