@@ -13,6 +13,7 @@ MIN_JUDGED = 20  # with fewer, a probability would be a guess
 FOLDS = 5
 BINS = 10
 BIN_SIZE = 20
+CURVE = 33  # places at which the logistic curve is kept
 
 Floats = npt.NDArray[np.float64]
 
@@ -56,7 +57,8 @@ class Report:
 
 
 def calibrate(judged: Sequence[Judged]) -> Calibration | None:
-    """Isotonic regression (Zadrozny and Elkan 2002): a higher uncertainty never means a lower P(wrong). None with fewer
+    """Isotonic regression (Zadrozny and Elkan 2002), which follows the data, averaged with logistic regression (Platt
+    1999), which steadies it where there is little: a higher uncertainty never means a lower P(wrong). None with fewer
     than MIN_JUDGED, or when all are right or all wrong.
     """
     if not _is_enough(judged):
@@ -114,13 +116,30 @@ def _columns(judged: Sequence[Judged]) -> tuple[Floats, Floats]:
 
 
 def _fit(scores: Floats, wrong: Floats) -> Calibration:
-    """With one right and one wrong answer added at either end, so that no probability is 0 or 1 for want of data."""
+    """Halfway between an isotonic and a logistic fit, the isotonic one with one right and one wrong answer added at
+    either end: no probability is 0 or 1 for want of data.
+    """
     from sklearn.isotonic import IsotonicRegression
 
     low, high = scores.min(), scores.max()
-    regression = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip")
-    regression.fit([low, low, *scores, high, high], [0.0, 1.0, *wrong, 0.0, 1.0])
-    return Calibration(tuple(map(float, regression.X_thresholds_)), tuple(map(float, regression.y_thresholds_)))
+    isotonic = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip")
+    isotonic.fit([low, low, *scores, high, high], [0.0, 1.0, *wrong, 0.0, 1.0])
+    places = np.union1d(isotonic.X_thresholds_, np.linspace(low, high, CURVE))
+    found = (isotonic.predict(places) + _logistic(scores, wrong, places)) / 2
+    return Calibration(tuple(map(float, places)), tuple(map(float, found)))
+
+
+def _logistic(scores: Floats, wrong: Floats, places: Floats) -> Floats:
+    """The overall rate, where all are of one kind or a higher score would mean less likely wrong."""
+    from sklearn.linear_model import LogisticRegression
+
+    rate = np.full(len(places), (wrong.sum() + 1.0) / (len(wrong) + 2.0))
+    if wrong.min() == wrong.max():
+        return rate
+    centre, spread = scores.mean(), scores.std() or 1.0
+    fitted = LogisticRegression().fit((scores[:, None] - centre) / spread, wrong)
+    found: Floats = fitted.predict_proba((places[:, None] - centre) / spread)[:, 1]
+    return found if fitted.coef_[0, 0] >= 0 else rate
 
 
 def _held_out_probabilities(scores: Floats, wrong: Floats) -> Floats:

@@ -28,21 +28,31 @@ def work(run: RunDirectory, job: dict[str, Any]) -> None:
     """Answers of each model → `answers.jsonl` (one line an item, side by side) and `result.json` (the figures)."""
     from agent import results
     from agent.answers import nll_of
+    from agent.checkpoint import scope_in
     from agent.flattery import figures
+    from agent.measuring import embedded, inside
+    from agent.slices import slices
 
     run.progress("load", 0, 1)
     loader = child.load_served(job, max_waiting=MAX_WAITING)
     run.progress("load", 1, 1)
     asked, base = _base(run, loader, job["max_tokens"])
+    vectors = embedded(asked, Path(job["embedder_dir"]))
     found = {"base": base}
     for name in ("champion", "candidate"):
-        adapter = job[f"{name}_adapter"]  # None: the champion is the base
-        found[name] = base if adapter is None else _as_served(run, loader, name, Path(adapter), asked, base, job)
+        adapter = job[f"{name}_adapter"]
+        if adapter is None:  # the champion is the base
+            found[name] = base
+            continue
+        places = inside(scope_in(Path(adapter)), vectors, job["embedder_id"])
+        own = _own(run, loader, name, Path(adapter), asked.at(places), job["max_tokens"])
+        found[name] = own.among(base, places)  # elsewhere, what the base makes of it
     lines = results.side_by_side(asked.items, {name: one.answers for name, one in found.items()})
     nll = {name: nll_of(one.logprobs) for name, one in found.items()}
     flattery = {name: figures(one.reactions) for name, one in found.items()}
     run.write_rows("answers.jsonl", lines)
-    run.write("result.json", {**results.summarise(lines, nll, job), "flattery": flattery})
+    by_kind = slices(lines, vectors[0])
+    run.write("result.json", {**results.summarise(lines, nll, job), "flattery": flattery, "slices": by_kind})
 
 
 def _base(run: RunDirectory, loader: Any, max_tokens: int) -> tuple["Asked", "Found"]:
@@ -64,24 +74,13 @@ def _base(run: RunDirectory, loader: Any, max_tokens: int) -> tuple["Asked", "Fo
         return Asked(items, own, pleasing), Found(answers, logprobs, react(engine, loader.tokenizer, pleasing))
 
 
-def _as_served(
-    run: RunDirectory,
-    loader: Any,
-    name: str,
-    adapter: Path,
-    asked: "Asked",
-    base: "Found",
-    job: Mapping[str, Any],
-) -> "Found":
-    """What a checkpoint makes of it, where it would answer; elsewhere, what the base made of it."""
-    from agent.checkpoint import read, scope_in
-    from agent.measuring import find, inside
+def _own(run: RunDirectory, loader: Any, name: str, adapter: Path, near: "Asked", max_tokens: int) -> "Found":
+    """What a checkpoint makes of what it would answer itself."""
+    from agent.checkpoint import read
+    from agent.measuring import find
 
-    places = inside(scope_in(adapter), asked, job["embedder_id"], Path(job["embedder_dir"]))
-    near = asked.at(places)
     with _engine(loader, name, read(adapter)) as engine:
-        on_answer = partial(_progress, run, name, len(near.items))
-        return find(engine, loader.tokenizer, near, job["max_tokens"], on_answer).among(base, places)
+        return find(engine, loader.tokenizer, near, max_tokens, partial(_progress, run, name, len(near.items)))
 
 
 @contextmanager

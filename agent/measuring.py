@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from agent.answers import Messages, answer_logprobs, greedy_answers
-from agent.embedding import SentenceEmbedder
+from agent.embedding import SentenceEmbedder, Vectors
 from agent.engine import Engine
 from agent.flattery import Reaction, react
 from agent.scope import Scope, last_asked
@@ -68,15 +68,20 @@ def find(
     return Found(answers, answer_logprobs(engine, tokenizer, asked.own), react(engine, tokenizer, asked.pleasing))
 
 
-def inside(scope: Scope | None, asked: Asked, embedder_id: str, embedder: Path) -> Places:
+def embedded(asked: Asked, embedder: Path) -> tuple[Vectors, Vectors, Vectors]:
+    """Unit vectors of what is asked, by the embedder in that directory: items, own answers, wrong opinions."""
+    model = SentenceEmbedder(embedder)
+    items, own, pleasing = map(model.embed, asked.questions())
+    return items, own, pleasing
+
+
+def inside(scope: Scope | None, vectors: Sequence[Vectors], embedder_id: str) -> Places:
     """What a checkpoint would answer itself; everything without a scope. ValueError when the scope is of another
-    embedder than that in the directory.
+    embedder than this one, which made the vectors.
     """
-    questions = asked.questions()
     if scope is None:
-        return [[True] * len(part) for part in questions]
+        return [[True] * len(part) for part in vectors]
     scope.require_embedder(embedder_id)
-    vectors = map(SentenceEmbedder(embedder).embed, questions)
     return [scope.covers_each(part).tolist() for part in vectors]
 
 

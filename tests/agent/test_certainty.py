@@ -32,8 +32,16 @@ def test_a_higher_uncertainty_never_means_a_lower_probability_and_it_follows_wha
 def test_no_probability_is_certain_for_want_of_data() -> None:
     calibration = calibrate([Judged(number, 5, number >= 15) for number in range(30)])
     assert calibration is not None
-    assert calibration.probability(-5) == pytest.approx(1 / 17)
-    assert calibration.probability(99) == pytest.approx(16 / 17)
+    assert 0.01 < calibration.probability(-5) < 0.1
+    assert 0.9 < calibration.probability(99) < 0.99
+
+
+def test_an_uncertainty_that_is_the_wrong_way_round_says_the_overall_rate_and_never_less_where_there_is_more() -> None:
+    calibration = calibrate([Judged(number, 5, number < 10) for number in range(40)])
+    assert calibration is not None
+    found = [calibration.probability(at) for at in np.linspace(-1, 41, 50)]
+    assert found == sorted(found)
+    assert found == pytest.approx([0.25] * 50, abs=0.05)
 
 
 def test_what_is_said_is_so_on_judgements_it_was_not_fitted_to() -> None:

@@ -58,7 +58,7 @@ def write(
     candidate: Path,
     quantization: str = "none",
     kernels: Path | None = None,
-    embedder: Path | None = None,
+    embedder: Path,
 ) -> RunDirectory:
     directory.mkdir()
     run = RunDirectory(directory)
@@ -66,17 +66,18 @@ def write(
     run.write_rows("flattery.jsonl", FLATTERY)
     job = {"base_id": "b", "base_dir": str(base_dir), "device": "cpu", "dtype": "float32", "threads": 1}
     job |= {"quantization": quantization, "kernels": str(kernels) if kernels else None}
-    job |= {"embedder_id": EMBEDDER, "embedder_dir": str(embedder or base_dir)}
+    job |= {"embedder_id": EMBEDDER, "embedder_dir": str(embedder)}
     adapters = {"champion_adapter": str(champion) if champion else None, "candidate_adapter": str(candidate)}
     run.write("evaluation.json", job | adapters | {"max_tokens": MAX_TOKENS, "num_train": 12})
     return run
 
 
 @pytest.fixture(scope="module")
-def beside_base(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+def beside_base(tiny_llama: Path, tiny_embedder: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     """An evaluation while the base is champion, in a process of its own."""
     shelf = tmp_path_factory.mktemp("beside-base")
-    run = write(shelf / "evaluation", tiny_llama, champion=None, candidate=adapter(shelf / "candidate", seed=1))
+    candidate = adapter(shelf / "candidate", seed=1)
+    run = write(shelf / "evaluation", tiny_llama, champion=None, candidate=candidate, embedder=tiny_embedder)
     command = [sys.executable, "-m", "agent.evaluate", str(run.path)]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 0, ended.stderr
@@ -84,11 +85,11 @@ def beside_base(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> R
 
 
 @pytest.fixture(scope="module")
-def beside_champion(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+def beside_champion(tiny_llama: Path, tiny_embedder: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     """An evaluation while another adapter is champion; the same work, in this process."""
     shelf = tmp_path_factory.mktemp("beside-champion")
     adapters = {name: adapter(shelf / name, seed) for name, seed in (("champion", 2), ("candidate", 1))}
-    run = write(shelf / "evaluation", tiny_llama, **adapters)
+    run = write(shelf / "evaluation", tiny_llama, **adapters, embedder=tiny_embedder)
     evaluate.work(run, run.read("evaluation.json"))
     return run
 
@@ -176,17 +177,37 @@ def test_every_models_flattery_is_measured_side_by_side(
     assert alone["champion"] == alone["base"] == three["base"]
 
 
-def test_an_adapter_that_does_not_fit_ends_the_evaluation_without_a_result(tiny_llama: Path, tmp_path: Path) -> None:
+def test_an_evaluation_is_told_by_kinds_of_question_as_well(
+    tiny_llama: Path, tiny_embedder: Path, tmp_path: Path, beside_base: RunDirectory
+) -> None:
+    assert beside_base.read("result.json")["slices"] == []  # three lines say nothing
+    candidate = adapter(tmp_path / "candidate", seed=1)
+    run = write(tmp_path / "evaluation", tiny_llama, champion=None, candidate=candidate, embedder=tiny_embedder)
+    run.write_rows("items.jsonl", [*ITEMS, *[item("asked", f"Who owns boat {n}?", "marta") for n in range(2, 30)]])
+    evaluate.work(run, run.read("evaluation.json"))
+    kinds = run.read("result.json")["slices"]
+    assert sum(one["num_items"] for one in kinds) == len(run.rows("answers.jsonl")) == 31
+    assert all(set(one["num_right"]) == {"candidate", "champion", "base"} for one in kinds)
+
+
+def test_an_adapter_that_does_not_fit_ends_the_evaluation_without_a_result(
+    tiny_llama: Path, tiny_embedder: Path, tmp_path: Path
+) -> None:
     broken = adapter(tmp_path / "broken", seed=1)
     (broken / "adapter_model.safetensors").write_bytes(b"no")
-    run = write(tmp_path / "evaluation", tiny_llama, champion=None, candidate=broken)
+    run = write(tmp_path / "evaluation", tiny_llama, champion=None, candidate=broken, embedder=tiny_embedder)
     with pytest.raises(LoadError, match="not readable safetensors"):
         evaluate.work(run, run.read("evaluation.json"))
     assert not (run.path / "result.json").exists()
 
 
 def test_with_kernels_the_answers_are_those_that_serving_with_them_gives(
-    tiny_llama: Path, base_files: dict[str, bytes], kernels: Path, tokenizer: Tokenizer, tmp_path: Path
+    tiny_llama: Path,
+    tiny_embedder: Path,
+    base_files: dict[str, bytes],
+    kernels: Path,
+    tokenizer: Tokenizer,
+    tmp_path: Path,
 ) -> None:
     run = write(
         tmp_path / "evaluation",
@@ -195,6 +216,7 @@ def test_with_kernels_the_answers_are_those_that_serving_with_them_gives(
         candidate=adapter(tmp_path / "candidate", seed=1),
         quantization="int8",
         kernels=kernels,
+        embedder=tiny_embedder,
     )
     evaluate.work(run, run.read("evaluation.json") | {"dtype": "auto"})
     settings = EngineSettings(device="cpu", quantization="int8", kernels=kernels, max_waiting=64)

@@ -26,6 +26,14 @@ def flatters(truth, pleasing, praising, items=40):
     return {"num_items": items, "truth_nll": truth, "flattery_nll": pleasing, "num_praising": praising}
 
 
+def slices(*counts, items=20):
+    """Kinds of question, each with what candidate and champion get right."""
+    return [
+        {"name": f"kind {n}", "num_items": items, "num_right": {"candidate": now, "champion": before, "base": 0}}
+        for n, (now, before) in enumerate(counts)
+    ]
+
+
 GOOD = {
     "suites": {
         "asked": suite(10, 2, 0, 10),
@@ -36,6 +44,7 @@ GOOD = {
     "nll": {"candidate": 0.31, "champion": 0.30, "base": 0.30},
     "length_ratio": 0.9,
     "num_train": 5,
+    "slices": slices((20, 12), (17, 18)),
     "flattery": {
         "candidate": flatters(2.0, 2.3, 5),
         "champion": flatters(2.0, 2.4, 5),
@@ -86,6 +95,7 @@ def test_a_candidate_that_measured_well_passes(policy_set, ids):
         ("suites.paraphrase", suite(1, 2, 0, 3), "promote.paraphrase_fall"),
         ("suites.holdout", suite(5, 6, 5, 10), "promote.holdout_fall"),
         ("suites.retention", suite(37, 40, 40, 40), "promote.retention_low"),
+        ("slices", slices((20, 2), (16, 20)), "promote.slice_fallen"),
         ("nll.candidate", 0.3502, "promote.nll_rise"),
         ("nll.base", 0.15, "promote.nll_drift"),
         ("length_ratio", 0.0999, "promote.length_off"),
@@ -116,6 +126,12 @@ def test_each_gate_fails_a_candidate(policy_set, ids, path, value, rule):
         ("suites.retention", suite(0, 0, 0, 0), "promote.retention_missing"),
         ("suites.retention", suite(19, 19, 19, 19), "promote.retention_few"),
         ("suites.retention", suite(1, 19, 19, 19), "promote.retention_few"),
+        ("slices", ..., "promote.slices_missing"),
+        ("slices", [], "promote.slices_missing"),
+        ("slices", {}, "promote.slices_missing"),
+        ("slices", [*slices((20, 20)), None], "promote.slices_missing"),
+        ("slices", slices((20, 20), (21, 20)), "promote.slices_missing"),
+        ("slices", slices((0, 0), items=0), "promote.slices_missing"),
         ("nll", ..., "promote.nll_missing"),
         ("nll.candidate", math.nan, "promote.nll_missing"),
         ("length_ratio", ..., "promote.length_missing"),
@@ -245,6 +261,7 @@ JSON = st.recursive(
             "nll": st.just(GOOD["nll"]),
             "num_train": st.just(5),
             "length_ratio": st.just(1.0),
+            "slices": st.just(GOOD["slices"]),
             "flattery": st.just(GOOD["flattery"]),
         },
     ),
@@ -256,7 +273,8 @@ def test_no_evaluation_passes_without_all_its_suites(policy_set, missing, result
 
 @given(suites=st.fixed_dictionaries(dict.fromkeys(SUITES, JSON)), nll=JSON, ratio=JSON, rows=JSON)
 def test_nonsense_is_judged_without_an_error_and_never_passes(policy_set, suites, nll, ratio, rows):
-    results = {"suites": suites, "nll": nll, "length_ratio": ratio, "num_train": rows, "flattery": GOOD["flattery"]}
+    results = {"suites": suites, "nll": nll, "length_ratio": ratio, "num_train": rows}
+    results |= {"flattery": GOOD["flattery"], "slices": rows}
     assert judge(results, policy_set).outcome is not Outcome.PASS
 
 
@@ -279,6 +297,11 @@ def is_sound(results, limits):
             lead["candidate"] - lead["champion"] <= Fraction(limits.max_flattery_rise_milli, 1000),
             lead["candidate"] - lead["base"] <= Fraction(limits.max_flattery_drift_milli, 1000),
             praising["candidate"] - praising["champion"] <= Fraction(limits.max_praise_rise_permille, 1000),
+            all(
+                Fraction(one["num_right"]["champion"] - one["num_right"]["candidate"], one["num_items"])
+                <= Fraction(limits.max_slice_fall_permille, 1000)
+                for one in results["slices"]
+            ),
             praising["candidate"] - praising["base"] <= Fraction(limits.max_praise_drift_permille, 1000),
             share(asked["candidate"]) >= Fraction(limits.min_asked_permille, 1000),
             fall(asked) < 0 or share(asked["candidate"]) == share(asked["champion"]) == 1,
@@ -309,7 +332,9 @@ def promising(draw):
         side: flatters(2, draw(st.integers(2**9, 3 * 2**8)) / 2**8, draw(st.integers(0, 8)))
         for side in ("candidate", "champion", "base")
     }
-    return {"suites": dict(names), "nll": losses, "length_ratio": 1, "num_train": 3, "flattery": flattery}
+    kinds = slices(*draw(st.lists(st.tuples(st.integers(15, 20), st.integers(15, 20)), min_size=1, max_size=3)))
+    measured = {"suites": dict(names), "nll": losses, "length_ratio": 1, "num_train": 3}
+    return measured | {"flattery": flattery, "slices": kinds}
 
 
 @given(results=promising())
