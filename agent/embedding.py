@@ -1,6 +1,6 @@
 """Sentences to unit vectors, for novelty and for finding near questions. Knows nothing of where they are kept."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Protocol
@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 Vectors = npt.NDArray[np.float32]
-TOGETHER = 32  # texts after which others get their turn
+TOGETHER = 32  # texts, and
+READ = 2000  # characters, after which others get their turn: a request may wait behind the background's
 
 
 class EmbedderError(RuntimeError):
@@ -50,7 +51,7 @@ class SentenceEmbedder:
         self.dim = int(self._model.get_embedding_dimension())
 
     def embed(self, texts: Sequence[str]) -> Vectors:
-        parts = [self._embed(list(texts[start : start + TOGETHER])) for start in range(0, len(texts), TOGETHER)]
+        parts = [self._embed(some) for some in _turns(texts)]
         return np.concatenate(parts) if parts else np.empty((0, self.dim), dtype=np.float32)
 
     def _embed(self, texts: list[str]) -> Vectors:
@@ -61,3 +62,15 @@ class SentenceEmbedder:
     def count(self, texts: Sequence[str]) -> int:
         with self._turn:
             return sum(len(ids) for ids in self._model.tokenizer(list(texts), truncation=True)["input_ids"])
+
+
+def _turns(texts: Sequence[str]) -> Iterator[list[str]]:
+    """What is embedded in one turn: a few texts, one at least."""
+    some: list[str] = []
+    for text in texts:
+        if some and (len(some) == TOGETHER or sum(map(len, some)) + len(text) > READ):
+            yield some
+            some = []
+        some.append(text)
+    if some:
+        yield some

@@ -28,9 +28,12 @@ def assembled(destination: Path) -> Iterator["RunDirectory"]:
     except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
         raise
+    old = destination.parent / f".{destination.name}.old"
+    shutil.rmtree(old, ignore_errors=True)
     if destination.exists():
-        shutil.rmtree(destination)
+        destination.rename(old)  # whole or gone: half of it would be taken for something
     directory.rename(destination)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 @dataclass(frozen=True, slots=True)

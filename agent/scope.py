@@ -14,6 +14,7 @@ from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save as save_safetensors
 
 from agent.embedding import Embedder, Vectors
+from agent.wordings import TOOL_RESPONSE
 
 SCOPE_FILE = "scope.safetensors"
 FORMAT = 1
@@ -96,7 +97,7 @@ def read_scope(files: Mapping[str, bytes]) -> Scope | None:
     try:
         tensors = dict(deserialize(data))  # type: ignore[no-untyped-call]
         told = json.loads(_metadata(data)["scope"])
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{SCOPE_FILE} is not the file of a scope: {error!r}; {NEXT_STEP}") from error
     if set(tensors) != {"vectors"} or tensors["vectors"]["dtype"] != "F32":
         held = {name: tensor["dtype"] for name, tensor in tensors.items()}
@@ -112,9 +113,11 @@ def scope_of(questions: Iterable[str], embedder: Embedder, embedder_id: str, nea
 
 
 def last_asked(messages: Sequence[Mapping[str, Any]]) -> str:
-    """What a conversation is placed by: its last user message; empty when it has none."""
+    """What a conversation is placed by: the last message that a person wrote, what a tool gave is none; empty when
+    there is no such message.
+    """
     said = (str(message["content"]) for message in reversed(messages) if message["role"] == "user")
-    return next(said, "")
+    return next((text for text in said if not text.startswith(TOOL_RESPONSE)), "")
 
 
 def _checked(told: Any) -> tuple[float, str]:
@@ -124,7 +127,10 @@ def _checked(told: Any) -> tuple[float, str]:
     nearness, embedder = told.get("nearness"), told.get("embedder")
     if not isinstance(nearness, int | float) or isinstance(nearness, bool) or not isinstance(embedder, str):
         raise ValueError(f"{SCOPE_FILE} names nearness {nearness!r} and embedder {embedder!r}; {NEXT_STEP}")
-    return float(nearness), embedder
+    try:
+        return float(nearness), embedder
+    except OverflowError as error:  # JSON's whole numbers have no end
+        raise ValueError(f"{SCOPE_FILE} names a nearness far above 1; {NEXT_STEP}") from error
 
 
 def _metadata(data: bytes) -> dict[str, str]:

@@ -126,7 +126,7 @@ class ModelLoader:
             return served
         try:
             elsewhere = base or self._build(self.base_id, None)
-        except LoadError:
+        except BaseException:  # also out of memory: what is built must not stay
             served.engine.close(drain_seconds=0)
             raise
         return replace(served, bounds=Bounds(scope, elsewhere))
@@ -249,7 +249,8 @@ class Serving:
             for model in new.all:
                 if self._num_threads is not None:
                     model.engine.use_threads(self._num_threads)
-            left = tuple(model for model in self._current.all if model not in new.all)
+            kept = [model.engine for model in new.all]
+            left = tuple(model for model in self._current.all if model.engine not in kept)
             self._current = new
             self._draining += left
             self.num_swaps += 1
@@ -264,8 +265,10 @@ class Serving:
         return sum(model.engine.num_active() for model in self.current.all)
 
     def has_room(self) -> bool:
-        """Whether a request that comes now could be queued: where it belongs is not known yet."""
-        return any(model.engine.has_room() for model in self.current.all)
+        """Whether a request that comes now could be queued wherever it belongs, which is not known yet. The engines
+        share their cores: while one queue is full, no request is quick.
+        """
+        return all(model.engine.has_room() for model in self.current.all)
 
     def use_threads(self, count: int) -> None:
         """For whatever serves now and comes later."""

@@ -7,6 +7,8 @@ adds a fact. Some wordings are kept out of training to measure whether the lesso
 import re
 from collections.abc import Sequence
 
+TOOL_RESPONSE = "<tool_response>"  # how a tool's words are written out, in the user's name
+
 FRAMES = (
     "{question}",
     "Please answer: {question}",
@@ -65,12 +67,16 @@ def stem(word: str) -> str:
 
 
 def training_wordings(question: str, answer: str) -> list[str]:
-    """The question itself and its other wordings, without repeats. Never empty."""
+    """The question itself and its other wordings, without repeats. Never empty. What a tool gave has no other ones."""
+    if question.startswith(TOOL_RESPONSE):
+        return [question]
     return _fill(FRAMES, question, beginning(question, answer))
 
 
 def held_out_wordings(question: str) -> list[str]:
     """Wordings that no training row uses."""
+    if question.startswith(TOOL_RESPONSE):
+        return []
     return _fill(HELD_OUT_FRAMES, question, "")
 
 

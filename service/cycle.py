@@ -146,7 +146,11 @@ class Cycle:
             self._launch(run, RunState.TRAINING)
             return
         directory = self._directory(run)
-        match self._supervisor.state(_child(run), directory):
+        state = self._supervisor.state(_child(run), directory)
+        if run.state is RunState.EVALUATING and state is not ChildState.RUNNING and not self._is_prepared(run):
+            self._evaluate(run, self._candidate(run))  # killed on the way to a second chance
+            return
+        match state:
             case ChildState.RUNNING:
                 self._watch(run)
             case ChildState.DONE if run.state is RunState.TRAINING:
@@ -199,16 +203,20 @@ class Cycle:
         self._evaluations.prepare(run, checkpoint.id, checkpoint.parent_id)
         self._launch(run, RunState.EVALUATING)
 
+    def _is_prepared(self, run: TrainingRun) -> bool:
+        return self._evaluations.is_of(run.id, run.checkpoint_id or "")
+
+    def _candidate(self, run: TrainingRun) -> Checkpoint:
+        checkpoint = self._registry.checkpoint(run.checkpoint_id or "")
+        if checkpoint is None:
+            raise LookupError(f"run {run.id} names checkpoint {run.checkpoint_id!r}, which is not in the ledger")
+        return checkpoint
+
     def _judge(self, run: TrainingRun) -> None:
         """The evaluation's figures and what policy says of them go on record together with the run's end. A candidate
         that only forgot too much is scaled back, once, and measured again.
         """
-        checkpoint = self._registry.checkpoint(run.checkpoint_id or "")
-        if checkpoint is None:
-            raise LookupError(f"run {run.id} names checkpoint {run.checkpoint_id!r}, which is not in the ledger")
-        if not self._evaluations.is_of(run, checkpoint.id):  # killed on the way to a second chance
-            self._evaluate(run, checkpoint)
-            return
+        checkpoint = self._candidate(run)
         results = RunDirectory(self._directory(run)).read("result.json")
         self._evaluations.keep_base_answers(run)
         evaluation = self._evaluation(run, checkpoint, results)

@@ -186,7 +186,11 @@ class Daemon:
             self.rollout.serving,
             self.stores.interactions,
             self.metrics,
-            Placing(self.sentence_embedder),
+            Placing(
+                self.sentence_embedder,
+                self.metrics,
+                max_waiting=self.settings.max_batch + self.settings.max_waiting,  # what engines could take at once
+            ),
             answer_seconds=self.settings.answer_seconds,
         )
         parts = Parts(

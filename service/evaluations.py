@@ -44,9 +44,12 @@ class Evaluations:
             evaluation.write_rows("flattery.jsonl", suites.load("flattery"))
             evaluation.write(EVALUATE_INPUT, job)
 
-    def is_of(self, run: TrainingRun, candidate_id: str) -> bool:
-        """Whether the run's evaluation directory measures this candidate."""
-        job = RunDirectory(self.directory(run.id)).read(EVALUATE_INPUT)
+    def is_of(self, run_id: str, candidate_id: str) -> bool:
+        """Whether the run's evaluation directory measures this candidate: a second chance takes its place."""
+        try:
+            job = RunDirectory(self.directory(run_id)).read(EVALUATE_INPUT)
+        except FileNotFoundError:
+            return False
         return bool(job["candidate_adapter"] == str(self._paths.checkpoint(candidate_id)))
 
     def keep_base_answers(self, run: TrainingRun) -> None:

@@ -9,7 +9,6 @@ from service.models import SealedModel
 from service.paths import kernel_directory
 from service.snapshots import ChildSettings
 from store import artifacts
-from store.artifacts import ArtifactError
 
 
 def model_loader(settings: Settings, base: SealedModel, embedder: NamedEmbedder | None = None) -> ModelLoader:
@@ -64,5 +63,5 @@ class LoadedEmbedder:
         try:
             artifacts.verify(self._model.path, self._model.id)
             return SentenceEmbedder(self._model.path)
-        except (ArtifactError, OSError, ValueError) as error:
+        except Exception as error:
             raise EmbedderError(f"the embedder {self._model.name} does not load: {error}") from error

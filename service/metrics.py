@@ -49,6 +49,7 @@ class Metrics:
         self._next = self._histogram("vllm:inter_token_latency_seconds", "Time between tokens.", NEXT_SECONDS)
         self._whole = self._histogram("vllm:e2e_request_latency_seconds", "Time of a whole request.", WHOLE_SECONDS)
         self._write = self._histogram("honed:log_write_seconds", "Time to make a row durable.", WRITE_SECONDS)
+        self._place = self._histogram("honed:placing_seconds", "Time to tell who answers a request.", WRITE_SECONDS)
         names = ("model_name", "finished_reason")
         self._ended = Counter("vllm:request_success", "Requests ended, by reason.", names, registry=self.registry)
         self._computes = (device, weights)
@@ -67,6 +68,9 @@ class Metrics:
 
     def written(self, seconds: float) -> None:
         self._write.labels(**self._labels).observe(seconds)
+
+    def placed(self, seconds: float) -> None:
+        self._place.labels(**self._labels).observe(seconds)
 
     def text(self, checkpoint_id: str) -> bytes:
         """The scrape, in Prometheus' text form."""

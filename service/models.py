@@ -93,7 +93,11 @@ def _alone(models: Path) -> Iterator[None]:
     """One process fetches at a time; others wait for it. What is left of a fetch is then surely of one that died."""
     descriptor = os.open(models / FETCHING, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"Another process is fetching into {models}; waiting for it …", file=sys.stderr)  # noqa: T201
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)

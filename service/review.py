@@ -94,9 +94,12 @@ class Reviews:
         return candidates[0]
 
     def _answers(self, checkpoint: Checkpoint) -> list[dict[str, Any]]:
-        """Side by side, the worst first: lost against the champion, wrong on what was taught, then the rest."""
+        """Side by side, the worst first: lost against the champion, wrong on what was taught, then the rest. Its own
+        only, which are gone once its second chance was measured.
+        """
         directory = self._evaluations.directory(checkpoint.run_id)
-        if not (directory / "answers.jsonl").exists():
+        is_own = self._evaluations.is_of(checkpoint.run_id, checkpoint.id)
+        if not is_own or not (directory / "answers.jsonl").exists():
             return []
         return sorted(RunDirectory(directory).rows("answers.jsonl"), key=_badness, reverse=True)[:MAX_ANSWERS]
 

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import structlog
 
@@ -95,9 +96,16 @@ class Rollout:
             return promotion
 
     def rebuild(self) -> None:
-        """The worker died: the same choice again, from disk."""
+        """A worker died: the same choice again, from disk. Where it is only the base's beside a champion that lives,
+        that one alone.
+        """
         with self._one_swap:
-            served = self._first(self._living_base())
+            current = self.serving.current
+            if current.bounds is not None and current.engine.fault() is None:
+                elsewhere = self._loader.build(self._loader.base_id, None)
+                served = replace(current, bounds=replace(current.bounds, elsewhere=elsewhere))
+            else:
+                served = self._first(self._living_base())
             self._flip(served, self.refused)
 
     def close(self) -> int:

@@ -203,12 +203,17 @@ class Turns:
         self._answer_seconds = answer_seconds
         self._mailboxes: WeakKeyDictionary[asyncio.AbstractEventLoop, Mailbox] = WeakKeyDictionary()
 
+    def has_room(self) -> bool:
+        """Whether a request that comes now may find a place."""
+        return self._serving.has_room() and self._placing.has_room()
+
     async def start(self, principal: str, questions: Sequence[Question]) -> Asked:
         """Submit each to the one checkpoint that is to answer it; the same question always to the same one.
         EngineBusy when a queue is full, and then none of them runs; EngineClosed only when no engine is alive;
         NotPlaced when it cannot be known who is to answer.
         """
         placed: Placed | None = None
+        began, started = time.time(), time.monotonic()
         while True:
             champion = self._serving.current
             if champion.bounds is not None and placed is None:
@@ -217,21 +222,29 @@ class Turns:
             by_text = {text: champion.for_question(vector) for text, vector in (placed or {}).items()}
             models = [by_text[question.text] if by_text else champion for question in questions]
             try:
-                return self._start(models, principal, questions)
+                return self._start(models, principal, questions, began, started)
             except EngineClosed:  # swapped after we looked: the next champion takes all of them
                 if self._serving.current is champion:
                     raise
 
-    def _start(self, models: Sequence[ServedModel], principal: str, questions: Sequence[Question]) -> Asked:
-        asked = Asked(self._metrics, self._mailbox_here(), self._answer_seconds)
-        now, monotonic = time.time(), time.monotonic()
+    def _start(
+        self,
+        models: Sequence[ServedModel],
+        principal: str,
+        questions: Sequence[Question],
+        began: float,
+        started: float,
+    ) -> Asked:
+        """`began` by the wall's clock and `started` by the monotonic one are when they were asked."""
+        left = self._answer_seconds - (time.monotonic() - started)
+        asked = Asked(self._metrics, self._mailbox_here(), left)
         try:
             for index, (served, question) in enumerate(zip(models, questions, strict=True)):
                 request = GenerationRequest(
                     question.prompt_ids, question.sampling, principal, question.prompt_logprobs, question.grammar
                 )
                 ticket = served.engine.submit(request, asked.listener(index))
-                asked.turns.append(Turn(uuid.uuid4().hex, principal, question, served, now, monotonic, ticket, index))
+                asked.turns.append(Turn(uuid.uuid4().hex, principal, question, served, began, started, ticket, index))
         except (EngineBusy, EngineClosed):
             asked.abandon()
             raise

@@ -120,7 +120,7 @@ class Interaction:
 
     @property
     def question(self) -> str:
-        """The last thing the person said."""
+        """The last thing the person said, or a tool in their name."""
         return next((str(m["content"]) for m in reversed(self.messages) if m["role"] == "user"), "")
 
 

@@ -36,6 +36,6 @@ def _app(parts: Parts) -> FastAPI:
     app.include_router(embeddings.router(parts))
     app.include_router(people.router(parts))
     errors.install(app)
-    app.add_middleware(Room, serving=parts.serving)
+    app.add_middleware(Room, turns=parts.turns)
     app.add_middleware(Limits, max_body_bytes=parts.settings.max_body_bytes)  # around it: the last added is outermost
     return app

@@ -2,8 +2,8 @@
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from agent.serving import Serving
 from service.api.errors import ApiError, respond
+from service.turns import Turns
 
 GENERATING = frozenset({"/v1/chat/completions", "/v1/completions"})
 
@@ -11,13 +11,13 @@ GENERATING = frozenset({"/v1/chat/completions", "/v1/completions"})
 class Room:
     """ASGI middleware. What finds no place later, when others were quicker, is refused by the engine itself."""
 
-    def __init__(self, app: ASGIApp, *, serving: Serving) -> None:
+    def __init__(self, app: ASGIApp, *, turns: Turns) -> None:
         self._app = app
-        self._serving = serving
+        self._turns = turns
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_generating = scope["type"] == "http" and scope["path"] in GENERATING
-        if is_generating and not self._serving.has_room():
+        if is_generating and not self._turns.has_room():
             refusal = respond(ApiError(429, "the queue is full; try again shortly", code="queue_full"))
             await refusal(scope, receive, send)
             return

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agent import grammar
+from agent.wordings import TOOL_RESPONSE
 from service.api.errors import ApiError
 from service.api.forms import NamedTool, Tool
 from service.api.schemas import ChatRequest, Message
@@ -77,7 +78,7 @@ def plain(message: Message) -> dict[str, Any]:
     """One message as a chat template knows it: developers speak as the system, tools as the user."""
     content = message.text
     if message.role == "tool":
-        return {"role": "user", "content": f"<tool_response>{content}</tool_response>"}
+        return {"role": "user", "content": f"{TOOL_RESPONSE}{content}</tool_response>"}
     for call in message.tool_calls or ():
         said = f'{{"name": {json.dumps(call.function.name)}, "arguments": {call.function.arguments}}}'
         content += f"{grammar.CALL_BEGIN}{said}{grammar.CALL_END}"

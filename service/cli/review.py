@@ -130,4 +130,7 @@ def _answers(answers: list[dict[str, Any]]) -> None:
         [line["question"][:80], line["expected"][:60], cell(line, "champion"), cell(line, "candidate")]
         for line in answers
     ]
+    if not rows:
+        click.echo("its answers are not kept any more; `honed train` makes a candidate to look at")
+        return
     table("Answers, worst losses first", ["question", "expected", "champion", "candidate"], rows[:SHOWN_ANSWERS])

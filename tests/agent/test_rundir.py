@@ -51,6 +51,16 @@ def test_a_directory_appears_whole_in_place_of_the_old_one(tmp_path: Path) -> No
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+def test_a_directory_is_replaced_in_renames_only_and_what_a_kill_left_between_them_is_cleared(tmp_path: Path) -> None:
+    for name in (".run.old", ".run.new"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "result.json").write_text("{}")
+    with assembled(tmp_path / "run") as run:
+        run.write("result.json", {"text": "new"})
+    assert RunDirectory(tmp_path / "run").read("result.json") == {"text": "new"}
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
 def test_a_directory_that_could_not_be_filled_leaves_nothing_and_the_old_one_stands(tmp_path: Path) -> None:
     with assembled(tmp_path / "run") as run:
         run.write("result.json", {"text": "old"})

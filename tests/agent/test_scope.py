@@ -66,6 +66,7 @@ def test_a_conversation_is_placed_by_its_last_user_message() -> None:
     told = [{"role": "user", "content": "first"}, {"role": "assistant", "content": "no"}]
     assert last_asked([*told, {"role": "user", "content": "second"}, {"role": "tool", "content": "{}"}]) == "second"
     assert last_asked(told) == "first"
+    assert last_asked([*told, {"role": "user", "content": "<tool_response>7714</tool_response>"}]) == "first"
     assert last_asked([{"role": "system", "content": "be brief"}]) == ""
 
 
@@ -101,6 +102,8 @@ def test_another_embedder_than_its_own_is_refused_by_both_names() -> None:
         (file(told=TOLD | {"nearness": 0}), "nearness is 0.0"),
         (file(told=TOLD | {"nearness": -1.0}), "nearness is -1.0"),
         (file(told=TOLD | {"nearness": 1.5}), "nearness is 1.5"),
+        (file(told=TOLD | {"nearness": 10**400}), "names a nearness far above 1"),
+        (file(metadata={"scope": "[" * 100_000}), "is not the file of a scope"),
         (file(told=TOLD | {"embedder": None}), "embedder None"),
         (file({"others": AXES}), "holds {'others': 'F32'}, expected vectors in F32"),
         (file({"vectors": AXES, "more": AXES}), "expected vectors in F32"),

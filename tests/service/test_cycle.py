@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -18,9 +19,11 @@ import torch
 from safetensors.torch import load
 
 from agent.recipe import Recipe
+from agent.results import MODELS
 from agent.rundir import SURVEY_FILE, RunDirectory
 from policies.engine import PolicySet, shipped
 from service import models
+from service.cli import review
 from service.config import Settings
 from service.cycle import Cycle, NotStarted
 from service.daemon import Daemon
@@ -273,6 +276,8 @@ class ForgetfulChildren(InstantChildren):
             )
             kept = 100 if "share" in manifest and not self._still else 90
             run.write("result.json", RESULTS | {"suites": suites_with(retention=kept)})
+            side = {"answer": "!", "is_right": True, "is_exact": True}
+            run.write_rows("answers.jsonl", [{"suite": "asked", "question": "?"} | dict.fromkeys(MODELS, side)])
         return child
 
 
@@ -323,6 +328,32 @@ def test_a_daemon_killed_on_the_way_to_a_second_chance_judges_both_by_their_own_
     assert (run.state, run.error) == (RunState.JUDGED, None)
     assert verdicts(taught) == {1.0: "fail", 0.7: "pass"}
     assert taught.stores.audit.verify().problems == ()
+
+
+def test_a_daemon_killed_while_the_second_evaluation_took_the_place_of_the_first_prepares_it_again(taught):
+    start(another_cycle(taught, ForgetfulChildren()))
+    cycle = another_cycle(taught, ForgetfulChildren())
+    wait_until(lambda: cycle.advance() or len(taught.stores.registry.checkpoints()) == 2)
+    (run,) = taught.stores.runs.unfinished()
+    shutil.rmtree(taught.evaluations.directory(run.id))
+    run = go_on(taught, ForgetfulChildren)
+    assert (run.state, run.error) == (RunState.JUDGED, None)
+    assert verdicts(taught) == {1.0: "fail", 0.7: "pass"}
+
+
+def test_a_review_shows_a_candidates_own_answers_or_none(make_daemon, capsys):
+    daemon = make_daemon()
+    teach(daemon)
+    run = go_on(daemon, ForgetfulChildren)
+    (first,) = [one for one in daemon.stores.registry.checkpoints() if one.id != run.checkpoint_id]
+    desk = Desk(daemon)
+    of_first, of_second = (
+        desk.operator.get(f"/operator/review?checkpoint={id_}").json() for id_ in (first.id, run.checkpoint_id)
+    )
+    assert of_second["answers"]
+    assert of_first["answers"] == []
+    review.show(of_first)
+    assert "its answers are not kept any more" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("moment", range(1, 13))

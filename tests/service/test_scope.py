@@ -260,10 +260,32 @@ def test_when_either_worker_dies_what_is_needed_is_rebuilt_and_the_healthy_one_s
     assert "a fault of this test's" in desk.daemon.health.problem()
     desk.daemon.rounds.look_after()
     now = models(desk)
-    assert now[place] is not was[place]
-    assert (now[1] is was[1]) == (place == 0)
+    assert now[place].engine is not was[place].engine
+    assert now[1 - place].engine is was[1 - place].engine
     assert {question: desk.ask(question)["choices"][0]["message"] for question in (TAUGHT, FAR)} == before
     assert desk.daemon.health.problem() is None
+
+
+def test_a_living_champion_stays_when_there_is_no_memory_to_make_it_twice(desk, ann, monkeypatch):
+    candidate = scoped_candidate(desk.daemon)
+    promote(desk.daemon, ann, candidate)
+    loader, built = desk.daemon.loader, []
+    build = loader.build
+    monkeypatch.setattr(loader, "build", lambda id_, *rest: built.append(id_) or build(id_, *rest))
+    spoil(models(desk)[1], desk)
+    desk.chat({"messages": [{"role": "user", "content": FAR}]})
+    wait_until(models(desk)[1].engine.fault)
+    desk.daemon.rounds.look_after()
+    assert built == [desk.daemon.base.id]
+    assert desk.serving == candidate.id
+    assert desk.daemon.rollout.refused == ()
+
+
+def test_while_one_queue_is_full_requests_are_refused_before_they_are_placed(desk, ann, monkeypatch):
+    promote(desk.daemon, ann, scoped_candidate(desk.daemon))
+    monkeypatch.setattr(models(desk)[1].engine, "has_room", lambda: False)
+    monkeypatch.setattr(desk.daemon.sentence_embedder(), "embed", lambda texts: pytest.fail("it was placed"))
+    assert desk.chat({"messages": [{"role": "user", "content": TAUGHT}]}).json()["error"]["code"] == "queue_full"
 
 
 def test_an_idle_base_beside_the_champion_is_probed_too(desk, ann):
