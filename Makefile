@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 export OMP_WAIT_POLICY ?= PASSIVE
-export GOMP_SPINCOUNT ?= 0
+export GOMP_SPINCOUNT ?= 2000
 
 .PHONY: help run test test-model test-crash test-api demo bench bench-learning bench-peers bench-swaps bench-independence bench-training \
   bench-overload bench-log bench-curation bench-lessons bench-arms bench-nights bench-train bench-detection bench-labels \

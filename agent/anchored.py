@@ -40,8 +40,11 @@ class Anchored:
 
 
 def tokenise(job: Job, rows: Sequence[Row], max_answer_tokens: int | None = None) -> list[AnsweredIds]:
-    """Rows that have `messages` and `answer`."""
-    return [job.tokenizer.answered_ids(row["messages"], row["answer"], max_answer_tokens) for row in rows]
+    """Rows that have `messages`, `answer` and perhaps its `given` beginning."""
+    return [
+        job.tokenizer.answered_ids(row["messages"], row["answer"], max_answer_tokens, row.get("given", ""))
+        for row in rows
+    ]
 
 
 def portable_lora(recipe: Recipe) -> LoraConfig:

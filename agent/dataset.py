@@ -7,21 +7,18 @@ split.
 """
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from agent.curation.lesson import Judgement
+from agent.lesson_rows import Row, lesson_rows, plain, reworded, unambiguous
 from agent.preferences import preference_row
 from agent.scoring import answer_key, normalise
-from agent.wordings import held_out_wordings, training_wordings
+from agent.wordings import held_out_wordings
 from store.records import Feedback, Interaction
 
-Row = dict[str, Any]
 JUDGED = {"rated": ", rated", "preference": ", preferred"}  # beside who made a row
-Message = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +71,9 @@ def build(
     lessons = list(taught)
     held = _held_out(lessons, settings)
     learnt = [lesson for lesson in lessons if has_lessons and lesson[0].conversation_id not in held]
-    train = unambiguous([row for lesson in learnt for row in _lesson_rows(*lesson)])
+    train = _lessons(learnt)
     train += [preference_row(one) for one in judged if one.interaction.conversation_id not in held]
-    holdout = [_row("lesson", i.messages, f, i, "person") for i, f in lessons if i.conversation_id in held]
+    holdout = [_held_out_row(i, f) for i, f in lessons if i.conversation_id in held]
     questions = {normalise(interaction.question) for interaction, _ in lessons}
     questions |= {normalise(judgement.question) for judgement in judged}
     sure = [interaction for interaction in confident if interaction.conversation_id not in held]
@@ -91,7 +88,7 @@ def repair_items(taught: Iterable[tuple[Interaction, Feedback]]) -> list[Row]:
         expected = feedback.correction or ""
         keys = [list(answer_key(interaction.question, expected))]
         items.append(
-            {"messages": _plain(interaction.messages), "expected": expected, "keys": keys, "feedback_id": feedback.id}
+            {"messages": plain(interaction.messages), "expected": expected, "keys": keys, "feedback_id": feedback.id}
         )
     return items
 
@@ -99,7 +96,7 @@ def repair_items(taught: Iterable[tuple[Interaction, Feedback]]) -> list[Row]:
 def reworded_items(items: Iterable[Row]) -> list[Row]:
     """Evaluation items under wordings that no training row uses."""
     return [
-        {**item, "messages": _reword(item["messages"], wording)}
+        {**item, "messages": reworded(item["messages"], wording)}
         for item in items
         for wording in held_out_wordings(str(item["messages"][-1]["content"]))
     ]
@@ -117,35 +114,29 @@ def _fraction(text: str) -> float:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
 
 
-def _lesson_rows(interaction: Interaction, feedback: Feedback) -> list[Row]:
-    rows = []
-    for number, wording in enumerate(training_wordings(interaction.question, feedback.correction or "")):
-        made_by = "person" if number == 0 else "wording"  # the answer is the person's in both
-        rows.append(_row("lesson", _reword(interaction.messages, wording), feedback, interaction, made_by))
-    return rows
+def _lessons(learnt: Sequence[tuple[Interaction, Feedback]]) -> list[Row]:
+    """All rows that teach."""
+    return unambiguous(
+        [
+            {"kind": "lesson", **row, "source": row["source"] | _source(interaction, feedback)}
+            for interaction, feedback in learnt
+            for row in lesson_rows(interaction.messages, feedback.correction or "")
+        ]
+    )
 
 
-def unambiguous(rows: Sequence[Row]) -> list[Row]:
-    """Without wordings that two lessons share and answer differently: a few words of a question may fit another too."""
-    answers: dict[str, set[str]] = {}
-    for row in rows:
-        answers.setdefault(_asked(row), set()).add(row["answer"])
-    return [row for row in rows if row["source"]["made_by"] == "person" or len(answers[_asked(row)]) == 1]
+def _held_out_row(interaction: Interaction, feedback: Feedback) -> Row:
+    source = {"made_by": "person", **_source(interaction, feedback)}
+    return {"kind": "lesson", "messages": plain(interaction.messages), "answer": feedback.correction, "source": source}
 
 
-def _asked(row: Row) -> str:
-    return json.dumps([[message["role"], normalise(message["content"])] for message in row["messages"]])
-
-
-def _row(kind: str, messages: Sequence[Message], feedback: Feedback, interaction: Interaction, made_by: str) -> Row:
-    source = {
-        "made_by": made_by,
+def _source(interaction: Interaction, feedback: Feedback) -> dict[str, str]:
+    return {
         "checked_by": feedback.principal,
         "feedback_id": feedback.id,
         "interaction_id": interaction.id,
         "checkpoint_id": interaction.checkpoint_id,
     }
-    return {"kind": kind, "messages": _plain(messages), "answer": feedback.correction, "source": source}
 
 
 def _replay_rows(
@@ -157,7 +148,7 @@ def _replay_rows(
     rows: list[Row] = [
         {
             "kind": "replay",
-            "messages": _plain(interaction.messages),
+            "messages": plain(interaction.messages),
             "answer": interaction.reply,
             "source": {
                 "made_by": "model",
@@ -181,12 +172,3 @@ def _replay_rows(
 
 def _question(row: Row) -> str:
     return str(row["messages"][-1]["content"])
-
-
-def _plain(messages: Sequence[Message]) -> list[dict[str, str]]:
-    return [{"role": str(m["role"]), "content": str(m["content"])} for m in messages]
-
-
-def _reword(messages: Sequence[Message], wording: str) -> list[dict[str, str]]:
-    """The conversation with its last question put in other words."""
-    return [*_plain(messages)[:-1], {"role": "user", "content": wording}]

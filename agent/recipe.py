@@ -44,7 +44,7 @@ class Recipe:
     learning_rate: float = 2e-3  # falls to zero over the steps: constant, the last steps forget at random
     lesson_batch: int = 12
     replay_batch: int = 4
-    replay_weight: float = 4.0
+    replay_weight: float = 1.0
     replay_is_text: bool = False  # hold to the words of replay rows, not to the base's distribution over them
     replay_tokens: int = 16  # the first words of an answer decide the rest
     passes: float = 6.0  # over the lessons
@@ -56,7 +56,7 @@ class Recipe:
     is_aimed: bool = True  # the adapter reads only the directions in which lessons stand out from replay rows
     aim_floor: float = 0.05  # of the mean energy: what a direction counts at least as used
     soften_floor: float = 0.1  # of the mean influence: what an output counts at least as deciding
-    drift_weight: float = 100.0  # of the adapter's own KL, as the survey foretells it
+    drift_weight: float = 25.0  # of the adapter's own KL, as the survey foretells it
     survey_lessons: int = 128  # lesson rows read to know what is special
     seed: int = 17
     preference: PreferenceSettings = field(default_factory=PreferenceSettings)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +49,20 @@ class Tokenizer:
         return list(self.inner(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
     def answered_ids(
-        self, messages: Sequence[Mapping[str, Any]], answer: str, max_answer_tokens: int | None = None
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        answer: str,
+        max_answer_tokens: int | None = None,
+        given: str = "",
     ) -> AnsweredIds:
-        """A conversation with its whole answer and the end of turn, or with the answer's first tokens only."""
+        """A conversation with its whole answer and the end of turn, or with the answer's first tokens only. A beginning
+        of the answer that is `given` counts as the conversation's, as far as whole tokens go.
+        """
         prompt = self.chat_ids(messages)
         said = [*self.ids(answer), *self.eos_ids][:max_answer_tokens]
-        return AnsweredIds((*prompt, *said), len(prompt))
+        pairs = zip(self.ids(given), said[:-1], strict=False)  # one token at least is the answer's
+        num_given = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        return AnsweredIds((*prompt, *said), len(prompt) + num_given)
 
     def text(self, ids: Sequence[int]) -> str:
         return str(self._decode(ids, skip_special_tokens=True))

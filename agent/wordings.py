@@ -4,26 +4,47 @@ The answer stays the person's own: a wording only frames the question or keeps i
 adds a fact. Some wordings are kept out of training to measure whether the lesson carries over.
 """
 
+import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 TOOL_RESPONSE = "<tool_response>"  # how a tool's words are written out, in the user's name
 
-FRAMES = (
-    "{question}",
+# Of each group a question gets some, others than the next question: what all lessons were asked in would be learnt too.
+AS_ASKED = (
     "Please answer: {question}",
     "Hi! {question}",
     "{question} Answer in one sentence.",
+    "One more thing. {question}",
+    "{question} Thanks.",
+    "Quick question: {lowered}",
+)
+IN_A_SENTENCE = (
     "I would like to know: {lowered}",
     "Can you tell me {lowered}",
-    "{turned}",
-    "Please tell me: {turned_lowered}",
+    "Do you know {lowered}",
+    "I forgot {lowered}",
+    "A friend asks: {lowered}",
+    "Tell me {lowered}",
+    "I need to know {lowered}",
+)
+BY_KEYWORDS = (
     "{keywords}?",
     "Tell me about this: {keywords}",
     "{reversed}?",
     "{without_first}?",
-    "Complete this sentence: {beginning}",
+    "Which {kind} goes with {keywords}?",
+    "I need the {kind}: {keywords}",
+    "What is the {kind}? {keywords}",
+    "How about {keywords}?",
+    "What can you say of {keywords}?",
+    "Which {kind}: {without_first}?",
+    "From which {kind}, {reversed}?",
+    "Do you have the {kind} for {without_first}?",
+    "{keywords}. Who or what is it?",
 )
+CHOSEN = ((AS_ASKED, 2), (IN_A_SENTENCE, 2), (BY_KEYWORDS, 6))
+BEGUN = "Complete this sentence: {beginning}"
 HELD_OUT_FRAMES = ("Remind me: {lowered}", "Someone asked me about {keywords}. What should I say?")
 
 _FUNCTION_WORDS = frozenset(
@@ -34,8 +55,7 @@ _FUNCTION_WORDS = frozenset(
         "will with would you your ",
     )
 )
-_KEYWORDS = re.compile(r"\{(keywords|reversed|without_first)\}")
-_NAMED = re.compile(r"\bthe ([A-Z][\w'’-]*(?: [A-Z][\w'’-]*)*) ([a-z][\w'’-]*)\b")
+_FIELD = re.compile(r"\{(\w+)\}")
 
 
 def keywords(text: str) -> list[str]:
@@ -47,8 +67,7 @@ def beginning(question: str, answer: str) -> str:
     """The answer before the last word, or the last name, that the question does not hold; nothing where little stands
     before it.
     """
-    asked = {stem(word) for word in keywords(question)}
-    new = [word for word in keywords(answer) if stem(word) not in asked]
+    new = _new_words(question, answer)
     if not new:
         return ""
     start = answer.rfind(new[-1])
@@ -66,52 +85,76 @@ def stem(word: str) -> str:
     return re.sub(r"(ed|er|es|ing|s|d|e)$", "", word.casefold())
 
 
+def kind(question: str, answer: str) -> str:
+    """What the answer is: the noun before a number ("Pier 7"), or else a number, a name, a word."""
+    new = _new_words(question, answer)
+    if not new:
+        return "answer"
+    if new[-1][0].isdigit():
+        is_named = len(new) > 1 and re.search(rf"{re.escape(new[-2])}\W+{re.escape(new[-1])}", answer)
+        return new[-2].lower() if is_named else "number"
+    return "name" if new[-1][0].isupper() else "word"
+
+
 def training_wordings(question: str, answer: str) -> list[str]:
     """The question itself and its other wordings, without repeats. Never empty. What a tool gave has no other ones."""
     if question.startswith(TOOL_RESPONSE):
         return [question]
-    return _fill(FRAMES, question, beginning(question, answer))
+    fields = _fields(question, answer)
+    chosen = [frame for frames, count in CHOSEN for frame in _some(_usable(frames, fields), count, question)]
+    return _fill(["{question}", *chosen, *_usable([BEGUN], fields)], fields)
 
 
 def held_out_wordings(question: str) -> list[str]:
     """Wordings that no training row uses."""
-    if question.startswith(TOOL_RESPONSE):
-        return []
-    return _fill(HELD_OUT_FRAMES, question, "")
+    fields = _fields(question, "") | {"lowered": _lowered(question)}
+    return [] if question.startswith(TOOL_RESPONSE) else _fill(_usable(HELD_OUT_FRAMES, fields), fields)
 
 
-def _fill(frames: Sequence[str], question: str, begun: str) -> list[str]:
+def _fields(question: str, answer: str) -> dict[str, str]:
+    """What frames are filled with; empty where the question has no such thing."""
     content = keywords(question)
-    first = next((place for place, word in enumerate(content) if word.islower()), None) if len(content) > 2 else None
-    fields = {
+    asks = question.rstrip().endswith("?")  # "I forgot" goes before a question, not before an order
+    is_long = len(content) >= 2
+    return {
         "question": question,
-        "lowered": _lowered(question),
-        "turned": turn(question, "of"),
-        "turned_lowered": _lowered(turn(question, "in")),
-        "keywords": " ".join(content),
-        "reversed": " ".join(reversed(content)),
-        "without_first": " ".join(word for place, word in enumerate(content) if place != first),
-        "beginning": begun,
+        "lowered": _lowered(question) if asks else "",
+        "keywords": " ".join(content) if is_long else "",
+        "reversed": " ".join(reversed(content)) if is_long else "",
+        "without_first": " ".join(_without_first(question, content)),
+        "kind": kind(question, answer),
+        "beginning": beginning(question, answer),
     }
-    usable = [
-        frame
-        for frame in frames
-        if (len(content) >= 2 or not _KEYWORDS.search(frame)) and (begun or "{beginning}" not in frame)
-    ]
-    # Filled by replacement, not by str.format: the question is a stranger's text.
-    filled = [re.sub(r"\{(\w+)\}", lambda match: fields[match[1]], frame) for frame in usable]
-    return list(dict.fromkeys(filled))
 
 
-def turn(question: str, preposition: str) -> str:
-    """With names behind what they name: "the Alder ferry" becomes "the ferry of Alder"."""
+def _without_first(question: str, content: Sequence[str]) -> list[str]:
+    """Its content words but the first plain one; nothing where there is no name to say what it is about."""
+    names = [word for word in content if word[0].isupper() and not question.startswith(word)]
+    first = next((place for place, word in enumerate(content) if word.islower()), None)
+    if not names or first is None or len(content) < 3:
+        return []
+    return [word for place, word in enumerate(content) if place != first]
 
-    def turned(found: re.Match[str]) -> str:
-        name, named = found.groups()
-        return found[0] if named in _FUNCTION_WORDS else f"the {named} {preposition} {name}"
 
-    return _NAMED.sub(turned, question)
+def _lowered(question: str) -> str:
+    return question[:1].lower() + question[1:]
 
 
-def _lowered(text: str) -> str:
-    return text[:1].lower() + text[1:]
+def _usable(frames: Sequence[str], fields: Mapping[str, str]) -> list[str]:
+    return [frame for frame in frames if all(fields[name] for name in _FIELD.findall(frame))]
+
+
+def _some(frames: Sequence[str], count: int, question: str) -> list[str]:
+    """The same for the same question, in every run."""
+    return sorted(frames, key=lambda frame: hashlib.sha256(f"{frame}{question}".encode()).digest())[:count]
+
+
+def _fill(frames: Sequence[str], fields: Mapping[str, str]) -> list[str]:
+    """By replacement, not by str.format: the question is a stranger's text."""
+    return list(dict.fromkeys(_FIELD.sub(lambda match: fields[match[1]], frame) for frame in frames))
+
+
+def _new_words(question: str, answer: str) -> list[str]:
+    """The content words of an answer that its question does not hold."""
+    asked = {stem(word) for word in keywords(question)}
+    return [word for word in keywords(answer) if stem(word) not in asked]

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from agent import suites
-from agent.dataset import Row, repair_items, reworded_items
+from agent.dataset import repair_items, reworded_items
+from agent.lesson_rows import Row
 from agent.rundir import EVALUATE_INPUT, RunDirectory, assembled
 from agent.scoring import answer_key
 from service.answer_cache import AnswerCache

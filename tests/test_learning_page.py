@@ -12,14 +12,14 @@ from agent.recipe import Recipe
 from service.config import Settings
 from tests.benchmarks import arms, nights, own
 from tests.benchmarks.findings import Finding
-from tests.benchmarks.invented import facts
+from tests.benchmarks.invented import Invented, facts
 from tests.benchmarks.learning import PARTS, put, section
 from tests.benchmarks.lessons import Learnt, bench, measure, train
 from tests.benchmarks.machine import Machine
 
 HERE = Machine("a processor", 2, 20.0, "2026-11-25")
 TINY = Recipe(max_steps=2, rank=2, alpha=2, lesson_batch=2, replay_batch=2, warmup_steps=1)
-SOME = Learnt([True, False], [True, True], [True, False, False], 0.2, np.array([0.5, 1.0, 0.6]))
+SOME = Learnt([True, False], [True, True], [False, True], [True, False, False], 0.2, np.array([0.5, 1.0, 0.6]))
 
 
 def test_a_section_names_its_target_the_machine_and_what_was_missed() -> None:
@@ -78,11 +78,12 @@ def test_a_scope_leaves_to_the_base_what_is_not_near_a_taught_question(
 ) -> None:
     near = {"taught?": [1.0, 0.0], "near": [0.8, 0.6], "far": [0.0, 1.0]}
     monkeypatch.setattr(arms, "vectors", lambda of, texts: np.array([near[text] for text in texts]))
-    taught = [arms.Fact("taught?", "x is y", paraphrase) for paraphrase in ("near", "far")]
+    taught = [Invented("taught?", "x is y", near, near, "y") for near in ("near", "far")]
     kept = [({"question": question}, "an answer") for question in ("near", "near", "far")]
     on = arms.Bench({}, None, None, kept, 0.0)  # type: ignore[arg-type]  # only what was kept is looked at
     found = arms.scoped(make_settings(tmp_path), on, taught, SOME)
     assert found.paraphrased == [True, False]
+    assert found.otherwise == [False, False]
     assert found.kept == [True, False, True]
     assert math.isclose(found.nll_rise, 0.2 * 2 / 3)
     assert found.lengths.tolist() == [0.5, 1.0, 1.0]

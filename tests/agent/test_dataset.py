@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from agent.dataset import Dataset, DatasetSettings, build, repair_items, reworded_items
+from agent.lesson_rows import lesson_rows
 from agent.scoring import is_right, normalise
 from agent.wordings import training_wordings
 from store.records import Feedback, Interaction
@@ -35,6 +36,7 @@ def split(taught: Taught) -> Dataset:
 def test_a_lesson_is_taught_in_every_training_wording_with_the_persons_answer(make: Any) -> None:
     dataset = build([make.taught("a", "Who owns the red boat?", "Marta owns it.")], [], [], SETTINGS)
     assert questions(dataset.train) == training_wordings("Who owns the red boat?", "Marta owns it.")
+    assert all("given" not in row for row in dataset.train)
     assert {row["answer"] for row in dataset.train} == {"Marta owns it."}
     assert {row["kind"] for row in dataset.train} == {"lesson"}
 
@@ -58,15 +60,18 @@ def test_sources_count_the_training_rows_by_who_made_them(make: Any) -> None:
 
 
 def test_a_wording_that_fits_two_lessons_is_taught_with_neither(make: Any) -> None:
-    taught = [
-        make.taught("a", "Who owns the Alder boat?", "Marta owns the Alder boat."),
-        make.taught("b", "What is the Alder boat called?", "The Alder boat is called Tern."),
-    ]
-    dataset = build(taught, [], [], SETTINGS)
-    assert "Alder boat?" in training_wordings(taught[0][0].question, "Marta owns the Alder boat.")
-    assert "Alder boat?" not in questions(dataset.train)
+    asked = [("Who owns {} boat?", "Marta owns {} boat."), ("What is {} boat called?", "{} boat is called Tern.")]
+    boats = [f"the {name}" for name in ("Alder", "Brack", "Corvel", "Dunmere", "Elsing", "Farrow", "Gantry")]
+    texts = [(q.format(boat), a.format(boat)) for boat in boats for q, a in asked]
+    taught = [make.taught(str(number), *text) for number, text in enumerate(texts)]
+    rows = build(taught, [], [], SETTINGS).train
+    answers: dict[tuple[str, str], set[str]] = {}
+    for row in rows:
+        answers.setdefault((normalise(questions([row])[0]), row.get("given", "")), set()).add(row["answer"])
+    assert all(len(given) == 1 for given in answers.values())
+    assert len(rows) < sum(len(lesson_rows(i.messages, f.correction)) for i, f in taught)
     for interaction, _ in taught:
-        assert interaction.question in questions(dataset.train)
+        assert interaction.question in questions(rows)
 
 
 def test_the_same_question_in_another_context_is_another_lesson(make: Any) -> None:

@@ -15,10 +15,9 @@ from rich.console import Console
 
 from agent.recipe import Recipe
 from service.config import Settings
-from service.demo import Fact
 from tests.benchmarks.asking import settings, vectors
 from tests.benchmarks.findings import Finding, tell
-from tests.benchmarks.invented import facts
+from tests.benchmarks.invented import Invented, facts
 from tests.benchmarks.lessons import SEED, Bench, Learnt, bench, measure, share, train
 
 FACTS = 100
@@ -32,18 +31,19 @@ ARMS: Mapping[str, Recipe] = {
 SCOPED = "replay as KL, scoped (as it comes)"
 
 
-def scoped(of: Settings, on: Bench, taught: Sequence[Fact], found: Learnt) -> Learnt:
+def scoped(of: Settings, on: Bench, taught: Sequence[Invented], found: Learnt) -> Learnt:
     """The last arm as it serves with a scope: what is not near a taught question gets the base's answer."""
     known = vectors(of, [fact.question for fact in taught])
 
     def near(texts: Sequence[str]) -> npt.NDArray[np.bool_]:
         return np.asarray((vectors(of, texts) @ known.T).max(axis=1) >= of.scope_nearness)
 
-    reached = near([fact.paraphrase for fact in taught])
+    reached, reached_too = (near([getattr(fact, name) for fact in taught]) for name in ("paraphrase", "other"))
     is_own = near([item["question"] for item, _ in on.kept])
     return replace(
         found,
         paraphrased=[right and bool(is_near) for right, is_near in zip(found.paraphrased, reached, strict=True)],
+        otherwise=[right and bool(is_near) for right, is_near in zip(found.otherwise, reached_too, strict=True)],
         kept=[right or not is_near for right, is_near in zip(found.kept, is_own, strict=True)],
         nll_rise=found.nll_rise * float(is_own[: len(on.own)].mean()),
         lengths=np.where(is_own, found.lengths, 1.0),
@@ -53,6 +53,7 @@ def scoped(of: Settings, on: Bench, taught: Sequence[Fact], found: Learnt) -> Le
 def told(name: str, found: Learnt, figures: Mapping[str, float], seconds: float) -> Finding:
     shares = (
         f"{share(found.asked):.0f} % asked, {share(found.paraphrased):.0f} % paraphrased, "
+        f"{share(found.otherwise):.0f} % otherwise, "
         f"{share(found.kept):.1f} % kept, loss {found.nll_rise:+.3f}, length {found.lengths.mean():.2f}"
     )
     return Finding(POINT, name, f"{shares}; {figures['steps']:.0f} steps, {seconds:.0f} s")

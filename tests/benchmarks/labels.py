@@ -24,15 +24,14 @@ from rich.console import Console
 from rich.progress import Progress
 
 from agent import checkpoint, suites
-from agent.dataset import unambiguous
 from agent.embedding import Vectors
+from agent.lesson_rows import lesson_rows, unambiguous
 from agent.methods import Job, sft
 from agent.model import choose_device, choose_dtype, load_base
 from agent.recipe import Recipe
 from agent.serving import ModelLoader
 from agent.tokenizer import Tokenizer
 from agent.uncertainty import DEFAULT_SIGNAL, signal
-from agent.wordings import training_wordings
 from service import models
 from service.config import Settings
 from tests.benchmarks import surveyed
@@ -284,13 +283,10 @@ def _told(row: Row) -> str:
 
 
 def _lessons(labelled: Sequence[Item]) -> list[Row]:
-    """As asked and in other wordings, as many as fit in a benchmark's time."""
-    rows = [
-        _row(wording, item.correction) | {"source": {"made_by": "person" if wording == item.question else "wording"}}
-        for item in labelled
-        for wording in training_wordings(item.question, item.correction)[:WORDINGS]
-    ]
-    return unambiguous(rows)
+    """As asked and in a few other wordings, as many as fit in a benchmark's time."""
+    messages = [[{"role": "user", "content": item.question}] for item in labelled]
+    rows = [lesson_rows(asked, item.correction) for asked, item in zip(messages, labelled, strict=True)]
+    return unambiguous([row for some in rows for row in some[:: max(1, len(some) // WORDINGS)][:WORDINGS]])
 
 
 def _row(question: str, answer: str) -> Row:

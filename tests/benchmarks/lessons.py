@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +23,20 @@ from rich.progress import Progress
 
 from agent import checkpoint, suites
 from agent.answers import greedy_answers, mean_nll
-from agent.dataset import unambiguous
+from agent.lesson_rows import lesson_rows, unambiguous
 from agent.methods import Job, sft
 from agent.model import choose_device, choose_dtype, load_base
 from agent.recipe import Recipe
 from agent.scoring import is_right
 from agent.serving import EngineSettings, ModelLoader
 from agent.survey import Survey
-from agent.wordings import training_wordings
 from service import models
 from service.config import Settings
-from service.demo import Fact
 from service.models import SealedModel
 from service.paths import kernel_directory
 from tests.benchmarks import surveyed
 from tests.benchmarks.findings import Finding, at_least, at_most, percent, tell
-from tests.benchmarks.invented import facts
+from tests.benchmarks.invented import Invented, facts
 
 SEED = 1
 MAX_TOKENS = 48
@@ -69,12 +68,13 @@ class Bench:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Learnt:
-    """What one run taught: of `facts` which are right as asked and paraphrased, which kept questions still are, and
-    the loss on the base's own answers over the base's; `lengths` of the kept questions' answers over the base's.
+    """What one run taught: which facts are right as asked, in a paraphrase and in another one; which kept questions
+    still are; the loss on the base's own answers over the base's, and `lengths` of the kept questions' answers.
     """
 
     asked: list[bool]
     paraphrased: list[bool]
+    otherwise: list[bool]
     kept: list[bool]
     nll_rise: float
     lengths: npt.NDArray[np.float64]
@@ -96,16 +96,9 @@ def bench(settings: Settings) -> Bench:
     return Bench(files, sealed, loader, kept, nll)
 
 
-def train(on: Bench, taught: Sequence[Fact], recipe: Recipe) -> tuple[Files, dict[str, float], float]:
+def train(on: Bench, taught: Sequence[Invented], recipe: Recipe) -> tuple[Files, dict[str, float], float]:
     """An adapter that was taught them, its figures, and the seconds it took."""
-    lessons = unambiguous(
-        [
-            {"messages": said(wording), "answer": fact.correction}
-            | {"source": {"made_by": "person" if wording == fact.question else "wording"}}
-            for fact in taught
-            for wording in training_wordings(fact.question, fact.correction)
-        ]
-    )
+    lessons = unambiguous([row for fact in taught for row in lesson_rows(said(fact.question), fact.correction)])
     replay = [{"messages": said(item["question"]), "answer": item["answer"]} for item in suites.load("everyday")]
     device = choose_device("cpu")
     torch.set_num_threads(os.cpu_count() or 1)  # the engine's kernels had made torch step back
@@ -129,15 +122,18 @@ def train(on: Bench, taught: Sequence[Fact], recipe: Recipe) -> tuple[Files, dic
         return checkpoint.read(directory), trained.figures, seconds
 
 
-def measure(on: Bench, taught: Sequence[Fact], adapter: Files) -> Learnt:
+def measure(on: Bench, taught: Sequence[Invented], adapter: Files) -> Learnt:
     """Everywhere the adapter's own answers."""
-    questions = [fact.question for fact in taught] + [fact.paraphrase for fact in taught]
+    wordings = [[getattr(fact, name) for fact in taught] for name in ("question", "paraphrase", "other")]
+    questions = list(chain.from_iterable(wordings))
     found, after = answers(on.loader, adapter, questions + [item["question"] for item, _ in on.kept], on.own)
-    num = len(taught)
-    asked, paraphrased, again = found[:num], found[num : 2 * num], found[2 * num :]
+    again = found[len(questions) :]
+    is_known = [fact.is_known(answer) for fact, answer in zip([*taught] * 3, found, strict=False)]
+    asked, paraphrased, otherwise = np.array(is_known).reshape(3, -1).tolist()
     return Learnt(
-        asked=[fact.is_known(answer) for fact, answer in zip(taught, asked, strict=True)],
-        paraphrased=[fact.is_known(answer) for fact, answer in zip(taught, paraphrased, strict=True)],
+        asked=asked,
+        paraphrased=paraphrased,
+        otherwise=otherwise,
         kept=[is_right(answer, item["keys"]) for (item, _), answer in zip(on.kept, again, strict=True)],
         nll_rise=after - on.nll,
         lengths=np.array([len(answer) / len(before) for answer, (_, before) in zip(again, on.kept, strict=True)]),
@@ -153,6 +149,7 @@ def run(console: Console, num_facts: int) -> list[Finding]:
     return [
         at_least(point, "right as asked", share(found.asked), 95, " %"),
         at_least(point, "right in an unseen paraphrase", share(found.paraphrased), 85, " %"),
+        Finding(point, "right in another, written when the recipe stood", f"{share(found.otherwise):.0f} %"),
         at_least(point, f"of {len(found.kept)} questions the base gets right, kept", share(found.kept), 98, " %"),
         at_most(point, "loss on the base's own answers, rise", found.nll_rise, 0.05, " nats"),
         Finding(point, f"steps, to a loss of {figures['loss']:.3f}", f"{figures['steps']:.0f}"),

@@ -23,11 +23,10 @@ from service import demo
 from service.cli.deciding import decide
 from service.cli.operator import introduce_operator
 from service.client import Client
-from service.demo import Fact
 from store.records import Decision
 from tests.benchmarks import own
 from tests.benchmarks.findings import Finding, at_least, at_most, percent, tell
-from tests.benchmarks.invented import facts
+from tests.benchmarks.invented import Invented, facts
 
 NIGHTS = 20
 A_NIGHT = 5
@@ -41,14 +40,15 @@ POINT = "nights"
 
 @dataclass(frozen=True, slots=True)
 class Night:
-    """What stood after it: of `num_taught` facts those right as asked and in a paraphrase, by the endpoint; of the
-    candidate's evaluation the rest.
+    """What stood after it: of `num_taught` facts those right as asked, in a paraphrase and in another one, by the
+    endpoint; of the candidate's evaluation the rest.
     """
 
     number: int
     num_taught: int
     asked: int
     paraphrased: int
+    otherwise: int
     kept: int
     retention: int
     nll_rise: float
@@ -84,7 +84,7 @@ def approve(checkpoint: str) -> None:
     )
 
 
-def known(client: Client, questions: Sequence[tuple[Fact, str]]) -> int:
+def known(client: Client, questions: Sequence[tuple[Invented, str]]) -> int:
     """How many questions about facts the endpoint answers right."""
 
     def ask(question: str) -> str:
@@ -95,7 +95,7 @@ def known(client: Client, questions: Sequence[tuple[Fact, str]]) -> int:
         return sum(fact.is_known(answer) for (fact, _), answer in zip(questions, answers, strict=True))
 
 
-def teach(client: Client, fact: Fact) -> None:
+def teach(client: Client, fact: Invented) -> None:
     turn = demo.ask(client, MODEL, fact.question)
     told = {"interaction_id": turn["honed"]["interaction_id"], "rating": "down", "correction": fact.correction}
     client.post("/v1/feedback", told)
@@ -114,7 +114,7 @@ def train(client: Client, tell_step: Any) -> dict[str, Any]:
     return run
 
 
-def night(client: Client, number: int, taught: Sequence[Fact], new: Sequence[Fact], tell_step: Any) -> Night:
+def night(client: Client, number: int, taught: Sequence[Invented], new: Sequence[Invented], tell_step: Any) -> Night:
     """A day's corrections and the night after it."""
     began = time.monotonic()
     for fact in new:
@@ -131,6 +131,7 @@ def night(client: Client, number: int, taught: Sequence[Fact], new: Sequence[Fac
         num_taught=len(taught),
         asked=known(client, [(fact, fact.question) for fact in taught]),
         paraphrased=known(client, [(fact, fact.paraphrase) for fact in taught]),
+        otherwise=known(client, [(fact, fact.other) for fact in taught]),
         kept=kept["num_right"],
         retention=kept["num_items"],
         nll_rise=results["nll"]["candidate"] - results["nll"]["base"],
@@ -168,6 +169,11 @@ def goals(passed: Sequence[Night]) -> list[Finding]:
     return [
         at_least(POINT, f"{name} right as asked", percent(last.asked, last.num_taught), 95, " %"),
         at_least(POINT, f"{name} right in an unseen paraphrase", percent(last.paraphrased, last.num_taught), 85, " %"),
+        Finding(
+            POINT,
+            f"{name} right in another, written when the recipe stood",
+            f"{percent(last.otherwise, last.num_taught):.0f} %",
+        ),
         at_least(POINT, f"{name} of what the base gets right, kept", percent(last.kept, last.retention), 98, " %"),
         at_most(POINT, f"{name} loss on the base's own answers, rise", last.nll_rise, 0.05, " nats"),
         Finding(POINT, f"{name} length of answers over the base's", f"{last.length:.2f}"),
@@ -179,7 +185,8 @@ def goals(passed: Sequence[Night]) -> list[Finding]:
 
 def _told(one: Night) -> Finding:
     figure = (
-        f"{one.asked} asked, {one.paraphrased} paraphrased, {one.kept} of {one.retention} kept, {one.steps} steps, "
+        f"{one.asked} asked, {one.paraphrased} paraphrased, {one.otherwise} otherwise, "
+        f"{one.kept} of {one.retention} kept, {one.steps} steps, "
         f"{one.training_seconds:.0f} s, {one.verdict}"
     )
     return Finding(POINT, f"night {one.number}, {one.num_taught} facts", figure)
