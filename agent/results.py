@@ -8,6 +8,7 @@ from agent.scoring import is_exact, is_right
 
 MODELS = ("candidate", "champion", "base")
 SUITES = ("asked", "paraphrase", "holdout", "retention")
+NEARBY = "nearby"  # asked near what was taught, and never taught: nobody said what is right
 Line = dict[str, Any]
 
 
@@ -40,6 +41,7 @@ def summarise(lines: Sequence[Line], nll: Mapping[str, float], job: Mapping[str,
     return {
         "suites": suites,
         "nll": {name: round(nll[name], 6) for name in MODELS},
+        "nearby": _changed([line for line in lines if line["suite"] == NEARBY]),
         "length_ratio": _length_ratio(lines),
         "num_train": job["num_train"],
         "max_tokens": job["max_tokens"],
@@ -57,6 +59,11 @@ def _score(lines: Sequence[Line], name: str) -> dict[str, Any]:
         "low": round(low, 4),
         "high": round(high, 4),
     }
+
+
+def _changed(lines: Sequence[Line]) -> dict[str, int]:
+    changed = sum(line["candidate"]["answer"] != line["champion"]["answer"] for line in lines)
+    return {"num_items": len(lines), "num_changed": changed}
 
 
 def wilson_interval(num_right: int, num_items: int, z: float = 1.96) -> tuple[float, float]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from agent.clusters import Ints, Vectors, assign, centres, names
-from agent.results import MODELS
+from agent.results import MODELS, NEARBY
 
 MAX_SLICES = 8
 MIN_SIZE = 12  # questions: a share of fewer says little
@@ -16,8 +16,11 @@ SEED = 0
 
 def slices(lines: Sequence[Mapping[str, Any]], vectors: Vectors) -> list[dict[str, Any]]:
     """Lines of `results.side_by_side` by what their questions are about, the largest kind first: {name, num_items,
-    num_right: by model}. `vectors` (N, dim) are the questions', of unit length. Empty when there are too few lines.
+    num_right: by model}. `vectors` (N, dim) are the questions', of unit length. Empty when there are too few lines;
+    those that nobody can judge are left out.
     """
+    judged = [place for place, line in enumerate(lines) if line["suite"] != NEARBY]
+    lines, vectors = [lines[place] for place in judged], vectors[judged]
     kind = _kinds(vectors)
     if not len(kind):
         return []

@@ -32,6 +32,7 @@ from service.health import Health
 from service.loading import LoadedEmbedder, child_settings, model_loader
 from service.lock import StateLock
 from service.metrics import Metrics
+from service.nearby import Nearby
 from service.placing import Placing
 from service.questions import Budget, Questions
 from service.review import Reviews
@@ -80,7 +81,8 @@ class Daemon:
         self.teaching = Teaching(self.stores.interactions, self.stores.labels, self.stores.comparisons)
         child = child_settings(settings, self.base, self.embedder)
         self.snapshots = self._snapshots(child)
-        self.evaluations = Evaluations(taught=self.snapshots.taught, paths=self.paths, child=child)
+        nearby = Nearby(self.stores.interactions, lambda: self.scoring.index)
+        self.evaluations = Evaluations(taught=self.snapshots.taught, nearby=nearby.found, paths=self.paths, child=child)
         self.cycle = self._cycle()
         self.decisions = Decisions(
             registry=self.stores.registry,

@@ -1,18 +1,21 @@
 """What an evaluation asks: every repair that stands, its other wordings, what was held out, and what must stay."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from agent import suites
+from agent.checkpoint import scope_in
 from agent.dataset import repair_items, reworded_items
-from agent.lesson_rows import Row
+from agent.lesson_rows import Row, plain
+from agent.results import NEARBY
 from agent.rundir import EVALUATE_INPUT, RunDirectory, assembled
+from agent.scope import Scope
 from agent.scoring import answer_key
 from service.answer_cache import AnswerCache
 from service.paths import Paths
 from service.snapshots import ChildSettings, Taught
 from store.audit import digest
-from store.records import TrainingRun
+from store.records import Interaction, TrainingRun
 
 EVALUATION_TOKENS = 48
 
@@ -20,8 +23,17 @@ EVALUATION_TOKENS = 48
 class Evaluations:
     """Builds the directories that evaluations read, and keeps what the base said in them."""
 
-    def __init__(self, *, taught: Callable[[], Taught], paths: Paths, child: ChildSettings) -> None:
+    def __init__(
+        self,
+        *,
+        taught: Callable[[], Taught],
+        nearby: Callable[[Scope, set[str]], list[Interaction]],
+        paths: Paths,
+        child: ChildSettings,
+    ) -> None:
+        """`nearby` finds what was asked near a scope and is none of these texts."""
         self._taught = taught
+        self._nearby = nearby
         self._paths = paths
         self._child = child
         kept = f"served-{child.base.id}-{child.quantization}-{EVALUATION_TOKENS}.jsonl"
@@ -72,13 +84,23 @@ class Evaluations:
             }
             for item in suites.load("retention")
         ]
+        nearby = [
+            {"messages": plain(interaction.messages), "expected": "", "keys": []}
+            for interaction in self._near(run, [str(item["messages"][-1]["content"]) for item in (*repairs, *holdout)])
+        ]
         by_suite = {"asked": repairs, "paraphrase": reworded_items(repairs), "holdout": holdout, "retention": retention}
+        by_suite[NEARBY] = nearby
         known = self._base_answers.known()
         return [
             {**item, "suite": suite, "base_answer": known.get(digest(item["messages"]))}
             for suite, items in by_suite.items()
             for item in items
         ]
+
+    def _near(self, run: TrainingRun, known: Sequence[str]) -> list[Interaction]:
+        """Nothing where the candidate is to answer everywhere: then the other suites tell what it changes."""
+        scope = scope_in(self._run(run).path)
+        return self._nearby(scope, set(known)) if scope else []
 
     def _run(self, run: TrainingRun) -> RunDirectory:
         return RunDirectory(self._paths.run(run.id))

@@ -5,6 +5,7 @@ figures with intervals, the rules, rows by source, answers with the worst losses
 from dataclasses import asdict
 from typing import Any
 
+from agent.results import NEARBY
 from agent.rundir import RunDirectory
 from policies.engine import PolicySet
 from service.evaluations import Evaluations
@@ -69,7 +70,7 @@ class Reviews:
             ],
             "approvals_required": self._required,
             "is_rejected": any(a.decision is Decision.REJECT for a in self._registry.approvals_of(checkpoint.id)),
-            "answers": self._answers(checkpoint),
+            **self._answers(checkpoint),
             "raters": self._raters(checkpoint),
             # What a decision will be bound to:
             "binds": {
@@ -93,15 +94,20 @@ class Reviews:
             raise NoCandidate("no candidate is waiting; `honed train` makes one from the corrections given so far")
         return candidates[0]
 
-    def _answers(self, checkpoint: Checkpoint) -> list[dict[str, Any]]:
-        """Side by side, the worst first: lost against the champion, wrong on what was taught, then the rest. Its own
-        only, which are gone once its second chance was measured.
+    def _answers(self, checkpoint: Checkpoint) -> dict[str, list[dict[str, Any]]]:
+        """Side by side, the worst first: lost against the champion, wrong on what was taught, then the rest; and of
+        what was asked near what was taught, where they differ. Its own only, which are gone once its second chance was
+        measured.
         """
         directory = self._evaluations.directory(checkpoint.run_id)
         is_own = self._evaluations.is_of(checkpoint.run_id, checkpoint.id)
         if not is_own or not (directory / "answers.jsonl").exists():
-            return []
-        return sorted(RunDirectory(directory).rows("answers.jsonl"), key=_badness, reverse=True)[:MAX_ANSWERS]
+            return {"answers": [], "nearby": []}
+        lines = RunDirectory(directory).rows("answers.jsonl")
+        judged = [line for line in lines if line["suite"] != NEARBY]
+        nearby = [line for line in lines if line["suite"] == NEARBY]
+        changed = [line for line in nearby if line["candidate"]["answer"] != line["champion"]["answer"]]
+        return {"answers": sorted(judged, key=_badness, reverse=True)[:MAX_ANSWERS], "nearby": changed[:MAX_ANSWERS]}
 
     def _raters(self, checkpoint: Checkpoint) -> list[dict[str, Any]]:
         """What each person's thumbs went with when the run was cut, the most alarming first."""

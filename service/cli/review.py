@@ -51,6 +51,7 @@ def show(review: dict[str, Any]) -> None:
     _figures(review["results"])
     _rows(review)
     _answers(review["answers"])
+    _nearby(review["results"].get("nearby"), review["nearby"])
     for approval in review["approvals"]:
         click.echo(f"{approval['decision']} by {approval['operator']}: {approval['reason']}")
     click.echo(
@@ -120,6 +121,21 @@ def _rows(review: dict[str, Any]) -> None:
     dataset = review["dataset"]
     sources = ", ".join(f"{count} {name}" for name, count in sorted(dataset["sources"].items()))
     click.echo(f"trained on {dataset['num_train']} rows and {dataset['num_replay']} replay rows ({sources})")
+
+
+def _nearby(counted: dict[str, int] | None, lines: list[dict[str, Any]]) -> None:
+    """What it changes that nobody asked it to."""
+    if not counted or not counted["num_items"]:
+        return
+    click.echo(
+        f"of {counted['num_items']} questions asked near the taught ones, and never taught, it answers "
+        f"{counted['num_changed']} otherwise than the champion"
+    )
+    rows = [
+        [line["question"][:80], *(line[side]["answer"][:120] for side in ("champion", "candidate"))] for line in lines
+    ]
+    if rows:
+        table("Near what was taught", ["question", "champion", "candidate"], rows[:SHOWN_ANSWERS])
 
 
 def _answers(answers: list[dict[str, Any]]) -> None:

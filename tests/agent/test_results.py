@@ -75,6 +75,14 @@ def test_retention_counts_only_what_the_base_gets_right() -> None:
     assert counts == {"candidate": (1, 2), "champion": (2, 2), "base": (2, 2)}
 
 
+def test_what_was_asked_near_what_was_taught_is_only_counted_where_it_changed() -> None:
+    items = [item("asked", "a"), item("nearby", "")] + [item("nearby", "")] * 2
+    found = summary(items, ["a", "x", "y", "z"], ["b", "x", "y", "other"], ["b", "x", "y", "z"])
+    assert found["nearby"] == {"num_items": 3, "num_changed": 1}
+    assert "nearby" not in found["suites"]
+    assert summary(items[:1], ["a"], ["b"], ["b"])["nearby"] == {"num_items": 0, "num_changed": 0}
+
+
 def test_other_suites_count_also_what_the_base_gets_wrong() -> None:
     asked = summary([item("asked", "a"), item("asked", "b")], ["a", "b"], ["x", "b"], ["x", "x"])["suites"]["asked"]
     assert (asked["candidate"]["num_right"], asked["candidate"]["num_items"]) == (2, 2)

@@ -10,7 +10,7 @@ from agent.slices import MIN_SIZE, slices
 
 def line(question: str, *, now: bool, before: bool = True) -> dict[str, Any]:
     sides = {"candidate": now, "champion": before, "base": False}
-    return {"question": question, **{model: {"is_right": right} for model, right in sides.items()}}
+    return {"suite": "asked", "question": question, **{model: {"is_right": right} for model, right in sides.items()}}
 
 
 def about(kind: int, count: int, seed: int = 0) -> Vectors:
@@ -43,6 +43,13 @@ def test_the_same_evaluation_has_the_same_kinds() -> None:
     vectors = about(0, 60, seed=3)
     lines = [line(f"What is {n}?", now=n % 2 == 0) for n in range(60)]
     assert slices(lines, vectors) == slices(lines, vectors)
+
+
+def test_what_nobody_can_judge_is_in_no_kind() -> None:
+    judged = [line("Who leads the choir?", now=True)] * MIN_SIZE
+    nearby = [line("Who sings in the choir?", now=False) | {"suite": "nearby"}] * MIN_SIZE
+    (one,) = slices([*nearby, *judged], about(0, 2 * MIN_SIZE))
+    assert (one["num_items"], one["num_right"]["candidate"]) == (MIN_SIZE, MIN_SIZE)
 
 
 def test_too_few_questions_make_no_kind() -> None:

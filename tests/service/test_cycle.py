@@ -137,7 +137,7 @@ def workshop(tmp_path: Path, make_settings: Callable[..., Settings]) -> Iterator
         paths=settings.paths,
         child=child,
     )
-    evaluations = Evaluations(taught=snapshots.taught, paths=settings.paths, child=child)
+    evaluations = Evaluations(taught=snapshots.taught, nearby=lambda *_: [], paths=settings.paths, child=child)
     yield Workshop(stores, snapshots, evaluations, settings.paths, base, shipped())
     stores.close()
 

@@ -14,6 +14,7 @@ from agent.checkpoint import FILES
 from agent.rundir import RunDirectory
 from agent.scope import SCOPE_FILE, read_scope, scope_of
 from agent.served import ServedModel
+from service import nearby
 from service.cli import export, review, status
 from service.daemon import Daemon
 from service.supervisor import Supervisor
@@ -366,6 +367,30 @@ def test_a_daemon_whose_embedder_was_damaged_serves_the_base(make_daemon: MakeDa
 
 
 # ── learning ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_candidate_is_also_asked_what_was_asked_near_and_never_taught(make_daemon: MakeDaemon, monkeypatch, capsys):
+    monkeypatch.setattr(nearby, "SAME_COSINE", 1.1)  # to the tiny embedder it is the same as what was taught
+    desk = Desk(make_daemon(scope="near", scope_nearness=0.75))
+    daemon = desk.daemon
+    teach(daemon)
+    desk.ask("What is the code of zulu?")
+    while daemon.scoring.score_new():
+        pass
+    cycle = another_cycle(daemon, InstantChildren())
+    run = start(cycle)
+    wait_until(lambda: cycle.advance() or look(daemon, run).state.is_over)
+    items = RunDirectory(daemon.evaluations.directory(run.id)).rows("items.jsonl")
+    (asked,) = [item for item in items if item["suite"] == "nearby"]
+    assert asked["messages"][-1]["content"] == "What is the code of zulu?"
+    assert asked["keys"] == []
+    told = desk.operator.get("/operator/review").json()
+    line = {"question": "What is the code of zulu?", "champion": {"answer": "?"}, "candidate": {"answer": "7714"}}
+    told["results"]["nearby"] = {"num_items": 3, "num_changed": 1}
+    review.show(told | {"nearby": [line]})
+    out = capsys.readouterr().out
+    assert "of 3 questions asked near the taught ones, and never taught, it answers 1 otherwise" in out
+    assert "zulu" in out
 
 
 def test_a_run_near_what_was_taught_seals_the_questions_with_its_adapter(make_daemon: MakeDaemon, capsys):
