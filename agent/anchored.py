@@ -57,7 +57,13 @@ def portable_lora(recipe: Recipe) -> LoraConfig:
 
 
 def replay_anchor(
-    job: Job, adapted: Any, *, weight: float, batch: int, known: Mapping[str, torch.Tensor] | None = None
+    job: Job,
+    adapted: Any,
+    *,
+    weight: float,
+    batch: int,
+    known: Mapping[str, torch.Tensor] | None = None,
+    is_text: bool = False,
 ) -> Anchor | None:
     """The anchor over the job's replay rows, with what a survey knows of them; None where there is nothing to hold, or
     nothing holds.
@@ -66,4 +72,4 @@ def replay_anchor(
         return None
     rows = tokenise(job, job.replay, job.recipe.replay_tokens)
     order = random.Random(job.recipe.seed)  # noqa: S311 - order, not secrets
-    return Anchor(adapted, rows, batch=batch, order=order, known=known, is_text=job.recipe.replay_is_text)
+    return Anchor(adapted, rows, batch=batch, order=order, known=known, is_text=is_text)

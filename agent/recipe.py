@@ -9,6 +9,38 @@ METHODS = ("preference", "sft", "sft+preference")  # a mix goes in this order, o
 
 
 @dataclass(frozen=True, slots=True)
+class SftSettings:
+    """Numbers of `sft`: supervised lessons with replay as a KL to the base, on an adapter that treads softly."""
+
+    learning_rate: float = 2e-3  # falls to zero over the steps: constant, the last steps forget at random
+    batch: int = 12  # lesson rows
+    passes: float = 6.0  # over the lessons
+    min_steps: int = 24
+    max_steps: int = 600
+    warmup_steps: int = 4
+    loss_target: float = 0.02  # smoothed; past it the model only gets surer, and forgets more
+    replay_batch: int = 4
+    replay_weight: float = 1.0
+    replay_is_text: bool = False  # hold to the words of replay rows, not to the base's distribution over them
+    is_aimed: bool = True  # the adapter reads only the directions in which lessons stand out from replay rows
+    aim_floor: float = 0.05  # of the mean energy: what a direction counts at least as used
+    soften_floor: float = 0.1  # of the mean influence: what an output counts at least as deciding
+    drift_weight: float = 25.0  # of the adapter's own KL, as the survey foretells it
+    survey_lessons: int = 128  # lesson rows read to know what is special
+
+    def __post_init__(self) -> None:
+        positive: tuple[str, ...] = ("learning_rate", "batch", "passes", "max_steps")
+        positive += ("aim_floor", "soften_floor", "survey_lessons")
+        _require("sft.", self, positive, is_positive=True)
+        others = ("min_steps", "warmup_steps", "loss_target", "replay_batch", "replay_weight", "drift_weight")
+        _require("sft.", self, others, is_positive=False)
+
+    def steps(self, num_rows: int) -> int:
+        """How many steps so many rows get: `passes` over them, within the bounds."""
+        return min(self.max_steps, max(self.min_steps, math.ceil(self.passes * num_rows / self.batch)))
+
+
+@dataclass(frozen=True, slots=True)
 class PreferenceSettings:
     """Numbers of `preference`: DPO with a supervised term on pairs, KTO on thumbs, replay as a KL to the base."""
 
@@ -24,50 +56,35 @@ class PreferenceSettings:
     replay_weight: float = 8.0
 
     def __post_init__(self) -> None:
-        _require(self, ("beta", "learning_rate", "batch", "passes", "max_steps"), is_positive=True)
-        _require(self, ("sft_weight", "min_steps", "warmup_steps", "replay_batch", "replay_weight"), is_positive=False)
+        _require("preference.", self, ("beta", "learning_rate", "batch", "passes", "max_steps"), is_positive=True)
+        others = ("sft_weight", "min_steps", "warmup_steps", "replay_batch", "replay_weight")
+        _require("preference.", self, others, is_positive=False)
 
     def steps(self, num_rows: int, batch: int) -> int:
         """How many steps so many rows get: `passes` over them, within the bounds."""
         return min(self.max_steps, max(self.min_steps, math.ceil(self.passes * num_rows / batch)))
 
 
+GROUPS = {"sft": SftSettings, "preference": PreferenceSettings}
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Supervised lessons with replay as a KL to the base, on a LoRA adapter that starts from the base; or what people
-    prefer, or both.
-    """
+    """Which methods train a LoRA adapter that starts from the base, what they share, and each one's own numbers."""
 
     method: str = "sft"
     rank: int = 32  # about a direction for each thing that lessons tell apart
     alpha: int = 32
-    learning_rate: float = 2e-3  # falls to zero over the steps: constant, the last steps forget at random
-    lesson_batch: int = 12
-    replay_batch: int = 4
-    replay_weight: float = 1.0
-    replay_is_text: bool = False  # hold to the words of replay rows, not to the base's distribution over them
-    replay_tokens: int = 16  # the first words of an answer decide the rest
-    passes: float = 6.0  # over the lessons
-    min_steps: int = 24
-    max_steps: int = 600
-    warmup_steps: int = 4
-    loss_target: float = 0.02  # smoothed; past it the model only gets surer, and forgets more
-    max_length: int = 1024  # longer lessons are left out
-    is_aimed: bool = True  # the adapter reads only the directions in which lessons stand out from replay rows
-    aim_floor: float = 0.05  # of the mean energy: what a direction counts at least as used
-    soften_floor: float = 0.1  # of the mean influence: what an output counts at least as deciding
-    drift_weight: float = 25.0  # of the adapter's own KL, as the survey foretells it
-    survey_lessons: int = 128  # lesson rows read to know what is special
+    max_length: int = 1024  # longer rows are left out
+    replay_tokens: int = 16  # of an answer: the first words decide the rest
     seed: int = 17
+    sft: SftSettings = field(default_factory=SftSettings)
     preference: PreferenceSettings = field(default_factory=PreferenceSettings)
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ValueError(f"unknown learning method {self.method!r}; there are {', '.join(METHODS)}")
-        positive: tuple[str, ...] = ("rank", "alpha", "learning_rate", "lesson_batch", "passes", "max_steps")
-        positive += ("replay_tokens", "max_length", "aim_floor", "soften_floor", "survey_lessons")
-        _require(self, positive, is_positive=True)
-        _require(self, ("replay_weight", "replay_batch", "drift_weight"), is_positive=False)
+        _require("", self, ("rank", "alpha", "max_length", "replay_tokens"), is_positive=True)
 
     @property
     def has_lessons(self) -> bool:
@@ -79,10 +96,11 @@ class Recipe:
         """Whether it learns from what people prefer."""
         return "preference" in self.method.split("+")
 
-    def steps(self, num_lessons: int) -> int:
-        """How many steps so many lesson rows get: `passes` over them, within the bounds."""
-        wanted = math.ceil(self.passes * num_lessons / self.lesson_batch)
-        return min(self.max_steps, max(self.min_steps, wanted))
+    def changed(self, values: Mapping[str, Any]) -> "Recipe":
+        """This recipe with these settings, of a group only those that are named. ValueError as of `from_json`."""
+        now = self.to_json()
+        groups = {name: {**now[name], **given} for name, given in values.items() if _is_group(name, given)}
+        return Recipe.from_json({**now, **values, **groups})
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -90,21 +108,30 @@ class Recipe:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Recipe":
         """A recipe as `to_json` writes it; what is not named has its default. ValueError names what is unknown."""
-        preference = values.get("preference", {})
-        if not isinstance(preference, Mapping):
-            raise ValueError(f"recipe preference must be an object of its settings, got {preference!r}")
-        _require_known("preference.", preference, PreferenceSettings)
         _require_known("", values, cls)
-        return cls(**{**values, "preference": PreferenceSettings(**preference)})
+        groups: dict[str, Any] = {}
+        for name, kind in GROUPS.items():
+            given = values.get(name, {})
+            if not isinstance(given, Mapping):
+                raise ValueError(f"recipe {name} must be an object of its settings, got {given!r}")
+            _require_known(f"{name}.", given, kind)
+            groups[name] = kind(**given)
+        return cls(**{**values, **groups})
 
 
-def _require(settings: Any, names: Iterable[str], *, is_positive: bool) -> None:
+def _is_group(name: str, given: object) -> bool:
+    return name in GROUPS and isinstance(given, Mapping)
+
+
+def _require(where: str, settings: Any, names: Iterable[str], *, is_positive: bool) -> None:
     for name in names:
         value = getattr(settings, name)
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise ValueError(f"recipe {name} must be a number, got {value!r}")
+            raise ValueError(f"recipe {where}{name} must be a number, got {value!r}")
         if value < 0 or (is_positive and value == 0):
-            raise ValueError(f"recipe {name} must {'be positive' if is_positive else 'not be negative'}, got {value}")
+            raise ValueError(
+                f"recipe {where}{name} must {'be positive' if is_positive else 'not be negative'}, got {value}"
+            )
 
 
 def _require_known(where: str, values: Mapping[str, Any], kind: Any) -> None:

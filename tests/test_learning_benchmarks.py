@@ -11,7 +11,7 @@ from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
 from agent.detection import Example
-from agent.recipe import Recipe
+from agent.recipe import Recipe, SftSettings
 from service.config import Settings
 from store.records import TokenTrace
 from tests.benchmarks import detection, labels, own
@@ -247,7 +247,7 @@ def test_the_default_method_trains_a_portable_adapter(
     tmp_path: Path, make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(own, "CACHE", tmp_path)
-    recipe = Recipe(max_steps=2, rank=2, alpha=4, lesson_batch=2, replay_batch=2, warmup_steps=1)
+    recipe = Recipe(rank=2, alpha=4, sft=SftSettings(max_steps=2, batch=2, replay_batch=2, warmup_steps=1))
     items = mixed()[:4]
     adapter = by_sft(make_settings(tmp_path), recipe, items)(items, 3)
     assert set(adapter) == {"adapter_config.json", "adapter_model.safetensors"}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from agent.recipe import Recipe
+from agent.recipe import Recipe, SftSettings
 from service.config import Settings
 from tests.benchmarks import arms, nights, own
 from tests.benchmarks.findings import Finding
@@ -18,7 +18,7 @@ from tests.benchmarks.lessons import Learnt, bench, measure, train
 from tests.benchmarks.machine import Machine
 
 HERE = Machine("a processor", 2, 20.0, "2026-11-25")
-TINY = Recipe(max_steps=2, rank=2, alpha=2, lesson_batch=2, replay_batch=2, warmup_steps=1)
+TINY = Recipe(rank=2, alpha=2, sft=SftSettings(max_steps=2, batch=2, replay_batch=2, warmup_steps=1))
 SOME = Learnt([True, False], [True, True], [False, True], [True, False, False], 0.2, np.array([0.5, 1.0, 0.6]))
 
 
@@ -61,7 +61,7 @@ def test_two_nights_teach_measure_and_ask_the_endpoint(
     assert "night 2, 10 facts" in told
 
 
-@pytest.mark.parametrize("recipe", [TINY, Recipe(**{**arms.ARMS["no replay"].to_json(), "max_steps": 2, "rank": 2})])
+@pytest.mark.parametrize("recipe", [TINY, arms.ARMS["no replay"].changed({"rank": 2, "sft": {"max_steps": 2}})])
 def test_one_run_teaches_and_is_measured(
     make_settings: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: Recipe
 ) -> None:

@@ -30,13 +30,13 @@ SMOOTHING = 0.7  # of the loss that the target is held against
 
 def train(job: Job) -> Trained:
     """Train a fresh adapter on the base. Deterministic for one machine, recipe and set of rows."""
-    recipe = job.recipe
+    recipe, s = job.recipe, job.recipe.sft
     set_seed(recipe.seed)
     lessons = [row for row in tokenise(job, job.lessons) if len(row.ids) <= recipe.max_length]
     if not lessons:
         raise ValueError(f"every lesson is longer than max_length, {recipe.max_length} tokens; raise it in the recipe")
     attend_by_rows(job.model)
-    survey = job.survey() if recipe.is_aimed else None
+    survey = job.survey() if s.is_aimed else None
     adapted, drift = _adapter(job, lessons, survey)
     watch = _Watch(job)
     trainer = AnchoredTrainer(
@@ -49,13 +49,14 @@ def train(job: Job) -> Trained:
         anchor=replay_anchor(
             job,
             adapted,
-            weight=recipe.replay_weight,
-            batch=recipe.replay_batch,
+            weight=s.replay_weight,
+            batch=s.replay_batch,
             known=survey.states if survey else None,
+            is_text=s.replay_is_text,
         ),
-        anchor_weight=recipe.replay_weight,
+        anchor_weight=s.replay_weight,
         drift=drift,
-        drift_weight=recipe.drift_weight,
+        drift_weight=s.drift_weight,
     )
     trainer.train()
     adapted.eval()
@@ -125,11 +126,11 @@ def _adapter(job: Job, lessons: Sequence[AnsweredIds], survey: Survey | None) ->
     if survey is None:
         return get_peft_model(job.model, portable_lora(recipe)), None
     order = random.Random(recipe.seed)  # noqa: S311 - order, not secrets
-    some = order.sample(list(lessons), min(recipe.survey_lessons, len(lessons)))
-    found = standing_out(job.model, some, survey.inputs, recipe.rank, recipe.aim_floor, recipe.seed)
+    some = order.sample(list(lessons), min(recipe.sft.survey_lessons, len(lessons)))
+    found = standing_out(job.model, some, survey.inputs, recipe.rank, recipe.sft.aim_floor, recipe.seed)
     adapted = get_peft_model(job.model, portable_lora(recipe))
     aim(adapted, found)
-    return adapted, soften(adapted, survey, recipe.soften_floor)
+    return adapted, soften(adapted, survey, recipe.sft.soften_floor)
 
 
 def example(row: AnsweredIds) -> dict[str, list[int]]:
@@ -141,11 +142,11 @@ def _arguments(job: Job, num_lessons: int) -> SFTConfig:
     recipe = job.recipe
     return SFTConfig(
         output_dir=job.scratch,
-        max_steps=recipe.steps(num_lessons),
-        per_device_train_batch_size=recipe.lesson_batch,
-        learning_rate=recipe.learning_rate,
+        max_steps=recipe.sft.steps(num_lessons),
+        per_device_train_batch_size=recipe.sft.batch,
+        learning_rate=recipe.sft.learning_rate,
         lr_scheduler_type="linear",
-        warmup_steps=recipe.warmup_steps,
+        warmup_steps=recipe.sft.warmup_steps,
         weight_decay=0.0,
         max_grad_norm=1.0,
         dataset_kwargs={"skip_prepare_dataset": True},
@@ -184,5 +185,5 @@ class _Watch(TrainerCallback):  # type: ignore[misc]
             anchor=logs.get("anchor", 0.0),
             drift=logs.get("drift", 0.0),
         )
-        if self.smoothed < self._job.recipe.loss_target:
+        if self.smoothed < self._job.recipe.sft.loss_target:
             control.should_training_stop = True

@@ -123,7 +123,7 @@ def _add_runs(routes: APIRouter, parts: OperatorParts) -> None:
     @routes.post("/train")
     def train(body: TrainRequest) -> dict[str, Any]:
         try:
-            recipe = Recipe.from_json({**parts.recipe.to_json(), **body.recipe})
+            recipe = parts.recipe.changed(body.recipe)
             is_quiet = is_within(datetime.now().astimezone().time(), parts.quiet_hours)
             run = parts.cycle.start(f"operator:{body.operator}", is_quiet=is_quiet, recipe=recipe)
         except NotStarted as error:

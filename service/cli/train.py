@@ -22,7 +22,7 @@ from service.cli.progress import follow
     "changes",
     multiple=True,
     metavar="NAME=NUMBER",
-    help="Change a number of the recipe, e.g. max_steps=20 or preference.beta=0.2.",
+    help="Change a number of the recipe, e.g. rank=16, sft.max_steps=20 or preference.beta=0.2.",
 )
 @json_option
 def command(wait: bool, method: str | None, changes: tuple[str, ...], as_json: bool) -> int:

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from agent import checkpoint
 from agent.methods import Job, Trained, method
 from agent.model import load_base
-from agent.recipe import METHODS, PreferenceSettings, Recipe
+from agent.recipe import METHODS, PreferenceSettings, Recipe, SftSettings
 from agent.survey import everyday_rows, survey
 from agent.tokenizer import Tokenizer
 
@@ -21,10 +21,7 @@ RECIPE = Recipe(
     method="preference",
     rank=2,
     alpha=4,
-    max_steps=3,
-    warmup_steps=1,
-    lesson_batch=2,
-    replay_batch=2,
+    sft=SftSettings(max_steps=3, warmup_steps=1, batch=2, replay_batch=2, is_aimed=False),
     preference=SETTINGS,
 )
 Row = dict[str, Any]
@@ -116,7 +113,7 @@ def test_what_got_a_thumb_up_gains_over_what_got_one_down(learn: Any, base: Any,
 
 def test_a_mix_learns_lessons_first_and_goes_on_with_their_adapter(learn: Any, tmp_path: Path) -> None:
     steps: list[Any] = []
-    mix = replace(RECIPE, method="sft+preference", is_aimed=False)
+    mix = replace(RECIPE, method="sft+preference")
     trained = learn(mix, lessons=LESSONS, pairs=PAIRS, rated=RATED, steps=steps)
     phases = [phase for phase, *_ in steps]
     assert list(dict.fromkeys(phases)) == ["train", "kto", "dpo"]
@@ -175,8 +172,8 @@ def test_an_unknown_method_is_refused_with_those_there_are() -> None:
 
 def test_a_recipe_survives_its_record_and_an_old_record_has_the_defaults() -> None:
     assert Recipe.from_json(RECIPE.to_json()) == RECIPE
-    old = {name: value for name, value in RECIPE.to_json().items() if name not in ("preference", "method")}
-    assert Recipe.from_json(old) == replace(RECIPE, method="sft", preference=PreferenceSettings())
+    some = {name: value for name, value in RECIPE.to_json().items() if name not in ("preference", "method")}
+    assert Recipe.from_json(some) == replace(RECIPE, method="sft", preference=PreferenceSettings())
     assert Recipe.from_json({"preference": {"beta": 0.3}}).preference == PreferenceSettings(beta=0.3)
 
 
@@ -185,7 +182,7 @@ def test_a_recipe_survives_its_record_and_an_old_record_has_the_defaults() -> No
     [
         ({"preference": {"gamma": 1}}, r"unknown recipe settings \['preference.gamma'\]"),
         ({"preference": 3}, "recipe preference must be an object"),
-        ({"preference": {"beta": 0}}, "recipe beta must be positive, got 0"),
+        ({"preference": {"beta": 0}}, "recipe preference.beta must be positive, got 0"),
         ({"preference": {"beta": float("nan")}}, "recipe beta must be a number, got nan"),
         ({"preference": {"sft_weight": -1}}, "recipe sft_weight must not be negative, got -1"),
         ({"rank": "16"}, "recipe rank must be a number, got '16'"),

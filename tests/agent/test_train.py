@@ -18,13 +18,14 @@ from agent import child, replay, train
 from agent.checkpoint import FILES, read
 from agent.methods import sft
 from agent.model import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_portable, merge_adapter
-from agent.recipe import PreferenceSettings, Recipe
+from agent.recipe import PreferenceSettings, Recipe, SftSettings
 from agent.rundir import RunDirectory
 from agent.tokenizer import Tokenizer
 
 ROOT = Path(__file__).parent.parent.parent
 BASE_ID = "ba5e" * 16
-RECIPE = Recipe(max_steps=4, rank=2, alpha=4, learning_rate=1e-2, warmup_steps=1, lesson_batch=2, replay_batch=2)
+SFT = SftSettings(max_steps=4, learning_rate=1e-2, warmup_steps=1, batch=2, replay_batch=2)
+RECIPE = Recipe(rank=2, alpha=4, sft=SFT)
 INPUT = {"run.json", "train.jsonl", "holdout.jsonl"}
 
 

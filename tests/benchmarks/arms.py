@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 
-from agent.recipe import Recipe
+from agent.recipe import Recipe, SftSettings
 from service.config import Settings
 from tests.benchmarks.asking import settings, vectors
 from tests.benchmarks.findings import Finding, tell
@@ -23,9 +23,9 @@ from tests.benchmarks.lessons import SEED, Bench, Learnt, bench, measure, share,
 FACTS = 100
 POINT = "forgetting"
 ARMS: Mapping[str, Recipe] = {
-    "plain LoRA, no replay": Recipe(is_aimed=False, replay_batch=0, learning_rate=5e-4),
-    "no replay": Recipe(replay_batch=0),
-    "replay as text": Recipe(replay_is_text=True),
+    "plain LoRA, no replay": Recipe(sft=SftSettings(is_aimed=False, replay_batch=0, learning_rate=5e-4)),
+    "no replay": Recipe(sft=SftSettings(replay_batch=0)),
+    "replay as text": Recipe(sft=SftSettings(replay_is_text=True)),
     "replay as KL": Recipe(),
 }
 SCOPED = "replay as KL, scoped (as it comes)"

@@ -21,7 +21,7 @@ from trl import SFTConfig, SFTTrainer
 
 from agent.methods import Job, sft
 from agent.model import choose_device, choose_dtype, load_base
-from agent.recipe import Recipe
+from agent.recipe import Recipe, SftSettings
 from agent.replay import collate, hidden_states
 from agent.row_attention import attend_by_rows
 from agent.survey import Survey
@@ -40,7 +40,7 @@ SEEDS = (1, 2, 3)
 CORRECTIONS = 45
 POINT = "training"
 PLAIN = Recipe(
-    is_aimed=False, replay_batch=0, lesson_batch=BATCH, learning_rate=RATE, loss_target=1e-9, max_steps=STEPS
+    sft=SftSettings(is_aimed=False, replay_batch=0, batch=BATCH, learning_rate=RATE, loss_target=1e-9, max_steps=STEPS)
 )
 Load = Callable[[], PreTrainedModel]
 
@@ -101,7 +101,7 @@ def theirs(load: Load, tokenizer: Tokenizer, rows: Sequence[AnsweredIds], scratc
             seed=seed,
             per_device_train_batch_size=BATCH,
             learning_rate=RATE,
-            warmup_steps=PLAIN.warmup_steps,
+            warmup_steps=PLAIN.sft.warmup_steps,
             logging_steps=1,
             report_to="none",
             save_strategy="no",

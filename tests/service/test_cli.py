@@ -311,7 +311,7 @@ def test_fetching_what_is_here_needs_nothing(shell, daemon):
 def test_a_run_is_started_once_and_stops_with_its_daemon(shell, daemon):
     """The correction given above is what it learns from."""
     assert "wibble" in shell.fails(exits.NOT_POSSIBLE, "train", "--set", "wibble=1")
-    run = shell.json("train", "--set", "max_steps=1", "--set", "rank=2")
+    run = shell.json("train", "--set", "sft.max_steps=1", "--set", "rank=2")
     assert run["state"] == "queued"
     shell.fails(exits.NOT_POSSIBLE, "train")
     wait_until(lambda: shell.json("runs", run["id"])["state"] == "training")

@@ -18,7 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from agent.recipe import Recipe
+from agent.recipe import Recipe, SftSettings
 from agent.results import MODELS
 from agent.rundir import SURVEY_FILE, RunDirectory
 from policies.engine import PolicySet, shipped
@@ -41,7 +41,7 @@ from tests.fakes import adapter_files
 from tests.service.conftest import Desk, wait_until
 from tests.service.ledger_fakes import RESULTS
 
-SMALL = Recipe(rank=2, alpha=4, max_steps=2, warmup_steps=0, lesson_batch=2, replay_batch=2, replay_tokens=4)
+SMALL = Recipe(rank=2, alpha=4, replay_tokens=4, sft=SftSettings(max_steps=2, warmup_steps=0, batch=2, replay_batch=2))
 FACTS = ("alpha", "bravo", "charlie", "delta", "echo")
 
 
@@ -534,7 +534,18 @@ def test_two_who_start_at_the_same_moment_get_one_run(taught, cycle):
     assert len(taught.stores.runs.unfinished()) == 1
 
 
-@pytest.mark.parametrize("recipe", [{"wibble": 1}, {"rank": 0}, {"rank": "many"}, {"max_steps": -1}, {"rank": None}])
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {"wibble": 1},
+        {"rank": 0},
+        {"rank": "many"},
+        {"rank": None},
+        {"sft": {"max_steps": -1}},
+        {"sft": {"wibble": 1}},
+        {"sft": 3},
+    ],
+)
 def test_a_recipe_that_cannot_be_starts_nothing(judged, recipe):
     desk, _ = judged
     before = len(desk.daemon.stores.runs.recent(9))

@@ -469,7 +469,7 @@ def test_a_run_with_real_children_measures_what_would_serve(make_daemon: MakeDae
     teach(daemon)
     supervisor = Supervisor(nice=0)
     cycle = another_cycle(daemon, supervisor)
-    run = start(cycle, recipe=replace(SMALL, learning_rate=0.5))
+    run = start(cycle, recipe=replace(SMALL, sft=replace(SMALL.sft, learning_rate=0.5)))
     wait_until(lambda: cycle.advance() or look(daemon, run).state.is_over, seconds=120)
     for process in supervisor._started.values():
         process.wait()
