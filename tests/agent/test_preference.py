@@ -183,8 +183,8 @@ def test_a_recipe_survives_its_record_and_an_old_record_has_the_defaults() -> No
         ({"preference": {"gamma": 1}}, r"unknown recipe settings \['preference.gamma'\]"),
         ({"preference": 3}, "recipe preference must be an object"),
         ({"preference": {"beta": 0}}, "recipe preference.beta must be positive, got 0"),
-        ({"preference": {"beta": float("nan")}}, "recipe beta must be a number, got nan"),
-        ({"preference": {"sft_weight": -1}}, "recipe sft_weight must not be negative, got -1"),
+        ({"preference": {"beta": float("nan")}}, "recipe preference.beta must be a number, got nan"),
+        ({"preference": {"sft_weight": -1}}, "recipe preference.sft_weight must not be negative, got -1"),
         ({"rank": "16"}, "recipe rank must be a number, got '16'"),
     ],
 )
