@@ -61,7 +61,7 @@ class Plan:
     num_test: int = 80
     num_pool: int = 140
     warm_up: int = 15
-    rounds: tuple[int, ...] = (15, 15, 15)
+    rounds: tuple[int, ...] = (20, 20)
     uncertainty: str = DEFAULT_SIGNAL
 
     @property

@@ -46,7 +46,7 @@ NUM_ANSWERS = 5
 MAX_TOKENS = 64
 RETENTION_TOKENS = 24
 ARMS = ("DPO", "KTO")
-SEEDS = 3
+SEEDS = 2
 Files = dict[str, bytes]
 
 
