@@ -22,7 +22,7 @@ from agent.methods import Job, Row, Trained
 ADAPTER = "default"
 REFERENCE = "ref"  # TRL's name for its copy of the adapter
 SMOOTHING = 0.7
-# At first DPO pulls each answer of a pair with β/2 over the batch, KTO each thumb with β/4 over one of twice as many rows:
+# At first DPO pulls an answer of a pair with β/2 over the batch, KTO a thumb with β/4 over one of twice as many rows:
 # an anchor of the same weight would hold what thumbs teach four times as fast.
 THUMB_PULL = 0.25
 
