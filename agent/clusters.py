@@ -23,13 +23,17 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """What is alike. `drift` is its share of the recent questions less its share of the earlier ones."""
+    """What is alike. `drift` is its share of the recent questions less its share of the earlier ones, `error` the share
+    of wrong answers among the `num_judged` that people judged.
+    """
 
     name: str
     size: int
     uncertainty: float | None  # mean, in nats; None where no answer has one
     novelty: float
     drift: float
+    num_judged: int
+    error: float | None  # None where nobody judged any
 
 
 def centres(vectors: Vectors, count: int, draw: np.random.Generator) -> Vectors:
@@ -68,14 +72,19 @@ def names(questions: Sequence[str], cluster: Ints, count: int) -> list[str]:
 
 
 def describe(
-    cluster: Ints, uncertainty: Floats, novelty: Floats, is_recent: npt.NDArray[np.bool_], named: Sequence[str]
+    cluster: Ints,
+    uncertainty: Floats,
+    novelty: Floats,
+    wrong: Floats,
+    is_recent: npt.NDArray[np.bool_],
+    named: Sequence[str],
 ) -> list[Cluster]:
-    """One a name, largest first; the columns have a place a question (N), `uncertainty` NaN where there is none."""
+    """One a name, largest first; the columns have a place a question (N): `uncertainty` NaN where there is none,
+    `wrong` 1 or 0 where the answer was judged and NaN elsewhere.
+    """
     count = len(named)
     size = np.bincount(cluster, minlength=count)
-    has = ~np.isnan(uncertainty)
-    num_unsure = np.bincount(cluster[has], minlength=count)
-    unsure = np.bincount(cluster[has], uncertainty[has], minlength=count)
+    unsure, (error, num_judged) = _means(cluster, uncertainty, count)[0], _means(cluster, wrong, count)
     new = np.bincount(cluster, novelty, minlength=count)
     drift = _shares(cluster[is_recent], count) - _shares(cluster[~is_recent], count)
     if is_recent.all() or not is_recent.any():
@@ -84,13 +93,24 @@ def describe(
         Cluster(
             named[n] or "–",
             int(size[n]),
-            float(unsure[n] / num_unsure[n]) if num_unsure[n] else None,
+            unsure[n],
             float(new[n] / size[n]),
             float(drift[n]),
+            num_judged[n],
+            error[n],
         )
         for n in np.argsort(-size, kind="stable")
         if size[n]
     ]
+
+
+def _means(cluster: Ints, values: Floats, count: int) -> tuple[list[float | None], list[int]]:
+    """Of the values of each cluster that are numbers, the mean and how many they are."""
+    has = ~np.isnan(values)
+    sizes = np.bincount(cluster[has], minlength=count)
+    sums = np.bincount(cluster[has], values[has], minlength=count)
+    means = [float(total / size) if size else None for total, size in zip(sums, sizes, strict=True)]
+    return means, [int(size) for size in sizes]
 
 
 def _seeds(vectors: Vectors, count: int, draw: np.random.Generator) -> Vectors:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from agent.clusters import Cluster, assign, centres, describe, names
+from agent.clusters import Cluster, Floats, Ints, assign, centres, describe, names
 from store.interactions import Interactions
 from store.pool import Pool
 
@@ -40,8 +40,16 @@ class Clusters:
             cluster[places], novelty[places] = assign(rows[known], middles), new[known]
         named = self._names(columns.seq, cluster, sample[:NAMED_BY], len(middles))
         is_recent = np.arange(len(cluster)) >= (1.0 - RECENT_SHARE) * len(cluster)
-        has = cluster >= 0
-        return describe(cluster[has], columns.uncertainty[has], novelty[has], is_recent[has], named)
+        has, wrong = cluster >= 0, self._wrong(columns.seq)
+        return describe(cluster[has], columns.uncertainty[has], novelty[has], wrong[has], is_recent[has], named)
+
+    def _wrong(self, seq: Ints) -> Floats:
+        """1 where people said that the answer is wrong, 0 where right, NaN where nobody said."""
+        found = np.full(len(seq), np.nan)
+        said, wrong = self._interactions.judgements()
+        known = np.isin(said, seq)
+        found[np.searchsorted(seq, said[known])] = wrong[known]
+        return found
 
     def _names(
         self,

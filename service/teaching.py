@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 from store.comparisons import Choice, Comparison, Comparisons
 from store.interactions import Interactions
@@ -15,14 +16,19 @@ from store.records import Feedback, FeedbackSource, Interaction, LabelState, Lab
 LABEL_STATES = {
     "answer": LabelState.ANSWERED,
     "right": LabelState.RIGHT,
+    "wrong": LabelState.WRONG,
+    "document": LabelState.DOCUMENTED,
+    "unknown": LabelState.UNKNOWN,
     "skip": LabelState.SKIPPED,
     "exclude": LabelState.EXCLUDED,
 }
+RATINGS = {"right": Rating.UP, "wrong": Rating.DOWN}
+WORDLESS = ("skip", "unknown")  # they settle a question and say nothing of the answer
 CHOICES = [choice.value for choice in Choice]  # what may be said of two answers, beside "skip"
 
 
 class NothingSaid(ValueError):
-    """A feedback without rating, correction or comment."""
+    """A feedback without rating, correction, document or comment; a question settled by too few or too many words."""
 
 
 class Teaching:
@@ -48,33 +54,47 @@ class Teaching:
         rating: Rating | None = None,
         correction: str | None = None,
         comment: str | None = None,
+        document: str | None = None,
     ) -> Feedback:
         """The newest feedback of an interaction stands; earlier ones are kept.
         UnknownInteraction when there is none.
         """
-        if rating is None and not (correction or "").strip() and not (comment or "").strip():
-            raise NothingSaid("nothing was said: give a rating, a correction or a comment")
-        feedback = self._feedback(interaction_id, principal, FeedbackSource.FEEDBACK, rating, correction, comment)
-        self._interactions.add_feedback(feedback)
-        self._settle(
+        texts = [(text or "").strip() for text in (correction, comment, document)]
+        if rating is None and not any(texts):
+            raise NothingSaid("nothing was said: give a rating, a correction, a document or a comment")
+        feedback = self._feedback(
             interaction_id,
-            LabelState.ANSWERED if feedback.correction else LabelState.RIGHT if rating is Rating.UP else None,
+            principal,
+            FeedbackSource.FEEDBACK,
+            rating=rating,
+            correction=correction,
+            comment=comment,
+            document=document,
         )
+        self._interactions.add_feedback(feedback)
+        self._settle(interaction_id, _settled_by(feedback))
         return feedback
 
-    def answer_label(self, task_id: str, principal: str, action: str, correction: str | None) -> LabelTask:
-        """Resolve a question: "answer" needs a correction; "right", "skip" and "exclude" take none."""
-        if (action == "answer") != bool((correction or "").strip()):
-            raise NothingSaid(f"action {action!r} {'needs' if action == 'answer' else 'takes no'} correction")
+    def answer_label(
+        self, task_id: str, principal: str, action: str, correction: str | None, document: str | None = None
+    ) -> LabelTask:
+        """Resolve a question: "answer" needs a correction and may name a document, "document" needs that alone; the
+        others take neither.
+        """
+        _require_words(action, correction, document)
         task = self._labels.get(task_id)
-        if task is not None and (action in CHOICES or task.other_id is not None):
+        if task is not None and (task.other_id is not None or (action in CHOICES and action not in LABEL_STATES)):
             return self._compare(task, principal, action)
         said = None
-        if task is not None and action != "skip":
-            rating = Rating.UP if action == "right" else None
-            is_excluded = action == "exclude"
+        if task is not None and action not in WORDLESS:
             said = self._feedback(
-                task.interaction_id, principal, FeedbackSource.LABEL, rating, correction, None, is_excluded=is_excluded
+                task.interaction_id,
+                principal,
+                FeedbackSource.LABEL,
+                rating=RATINGS.get(action),
+                correction=correction,
+                document=document,
+                is_excluded=action == "exclude",
             )
         return self._labels.resolve(task_id, LABEL_STATES[action], self._clock(), said)
 
@@ -111,6 +131,16 @@ class Teaching:
         pairs = [(task, self._interactions.get(task.interaction_id)) for task in self._labels.open_tasks(limit)]
         return [(task, interaction) for task, interaction in pairs if interaction is not None]
 
+    def documents(self) -> list[dict[str, Any]]:
+        """What people named as settling a question, the most often named first, with all that it is to settle."""
+        settles: dict[str, list[str]] = {}
+        for document, id_ in self._interactions.documents():
+            interaction = self._interactions.get(id_)
+            if interaction is not None:
+                settles.setdefault(document, []).append(interaction.question)
+        by_number = sorted(settles.items(), key=lambda named: -len(named[1]))
+        return [{"document": document, "questions": questions} for document, questions in by_number]
+
     def _settle(self, interaction_id: str, state: LabelState | None) -> None:
         """A question that feedback has answered needs no asking."""
         task = self._labels.for_interaction(interaction_id)
@@ -123,13 +153,13 @@ class Teaching:
         interaction_id: str,
         principal: str,
         source: FeedbackSource,
+        *,
         rating: Rating | None,
         correction: str | None,
-        comment: str | None,
-        *,
+        comment: str | None = None,
+        document: str | None = None,
         is_excluded: bool = False,
     ) -> Feedback:
-        said = (correction or "").strip() or None
         return Feedback(
             uuid.uuid4().hex,
             interaction_id,
@@ -137,7 +167,27 @@ class Teaching:
             principal,
             source,
             rating,
-            said,
+            (correction or "").strip() or None,
             comment or None,
             is_excluded,
+            (document or "").strip() or None,
         )
+
+
+def _settled_by(feedback: Feedback) -> LabelState | None:
+    """What a word given unasked makes of a question about it. A thumb down leaves open what would be right."""
+    if feedback.correction:
+        return LabelState.ANSWERED
+    if feedback.document:
+        return LabelState.DOCUMENTED
+    return LabelState.RIGHT if feedback.rating is Rating.UP else None
+
+
+def _require_words(action: str, correction: str | None, document: str | None) -> None:
+    if (action == "answer") != bool((correction or "").strip()):
+        raise NothingSaid(f"action {action!r} {'needs' if action == 'answer' else 'takes no'} correction")
+    has_document = bool((document or "").strip())
+    if has_document and action not in ("answer", "document"):
+        raise NothingSaid(f"action {action!r} takes no document")
+    if action == "document" and not has_document:
+        raise NothingSaid("action 'document' needs a document: its title, path or address")

@@ -90,6 +90,18 @@ class Interactions:
             for tokens, vector, is_wrong in rows
         ]
 
+    def judgements(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """Numbers (N,) of the answers that people called right or wrong, and whether each is wrong (N,); the last word
+        stands.
+        """
+        sql = """SELECT i.seq, f.correction IS NOT NULL OR f.rating = 'down'
+                 FROM feedback AS f JOIN interactions AS i ON i.id = f.interaction_id
+                 WHERE NOT f.is_excluded AND (f.rating IS NOT NULL OR f.correction IS NOT NULL)
+                 AND f.seq IN (SELECT max(seq) FROM feedback GROUP BY interaction_id)"""
+        with self._db.read() as conn:
+            rows = conn.execute(sql).fetchall()
+        return np.array([row[0] for row in rows], dtype=np.int64), np.array([row[1] for row in rows], dtype=np.float64)
+
     def add_score(
         self,
         interaction_id: str,
@@ -158,6 +170,15 @@ class Interactions:
             )
         standing = {row["interaction_id"]: from_row(Feedback, row) for row in words}
         return [(_interaction(row), standing[row["id"]]) for row in asked]
+
+    def documents(self) -> list[tuple[str, str]]:
+        """What people named that settles a question, with the id of its interaction, as far as their last word stands;
+        the oldest first.
+        """
+        sql = """SELECT document, interaction_id FROM feedback WHERE document IS NOT NULL
+                 AND seq IN (SELECT max(seq) FROM feedback GROUP BY interaction_id) ORDER BY seq"""
+        with self._db.read() as conn:
+            return [(str(document), str(id_)) for document, id_ in conn.execute(sql).fetchall()]
 
     def count_feedback(self) -> int:
         return self._count("SELECT count(*) FROM feedback")

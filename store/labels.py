@@ -69,7 +69,7 @@ class Labels:
     ) -> LabelTask:
         """Close an open task, together with what was said, or neither. UnknownLabelTask, NotOpen."""
         if state is LabelState.OPEN:
-            raise ValueError("a task is resolved to answered, right, compared, skipped or excluded, not to open")
+            raise ValueError("a task is resolved to what became of it, not to open")
 
         def job(conn: Connection) -> LabelTask:
             row = fetch_one(conn, "SELECT * FROM labels WHERE id = ?", [id])
@@ -100,7 +100,7 @@ class Labels:
 
     def count_settled_by_person(self) -> dict[str, tuple[int, int]]:
         """Of the questions about each person's interactions: how many an answer settled, how many were resolved."""
-        sql = """SELECT i.principal, sum(l.state IN ('answered', 'right')), count(*)
+        sql = """SELECT i.principal, sum(l.state IN ('answered', 'right', 'wrong', 'documented')), count(*)
                  FROM labels AS l JOIN interactions AS i ON i.id = l.interaction_id
                  WHERE l.state <> 'open' GROUP BY i.principal"""
         with self._db.read() as conn:

@@ -132,6 +132,11 @@ def m006_comparisons(db: Connection) -> None:
     db.execute("CREATE INDEX interactions_conversation ON interactions (conversation_id)")
 
 
+@_step(log)
+def m007_documents(db: Connection) -> None:
+    db.execute("ALTER TABLE feedback ADD COLUMN document TEXT")
+
+
 @_step(ledger)
 def m001_audit(db: Connection) -> None:
     db.execute(

@@ -41,6 +41,9 @@ class LabelState(StrEnum):
     OPEN = "open"
     ANSWERED = "answered"  # a correction was given
     RIGHT = "right"  # "it was right"
+    WRONG = "wrong"  # and nobody said what would be right
+    DOCUMENTED = "documented"  # a document that settles it was named
+    UNKNOWN = "unknown"  # whoever was asked does not know
     COMPARED = "compared"  # of two answers, one was picked, or neither
     SKIPPED = "skipped"
     EXCLUDED = "excluded"  # "don't learn this"
@@ -137,6 +140,7 @@ class Feedback:
     correction: str | None = None
     comment: str | None = None
     is_excluded: bool = False  # "don't learn this"
+    document: str | None = None  # what settles it: a title, a path, an address
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,7 +146,7 @@ def outcomes(counts: Mapping[Arm | None, Mapping[LabelState, int]]) -> dict[Arm,
     found = {}
     for arm in Arm:
         states = Counter(counts.get(arm, {}))
-        wrong = states[LabelState.ANSWERED]
+        wrong = states[LabelState.ANSWERED] + states[LabelState.WRONG]
         found[arm] = Outcome(states.total(), wrong + states[LabelState.RIGHT], wrong)
     return found
 

@@ -89,6 +89,10 @@ def _add_reading(routes: APIRouter, parts: OperatorParts) -> None:
         curated = parts.snapshots.curated()
         return {"kept": len(curated.kept), "dropped": [asdict(drop) for drop in curated.dropped]}
 
+    @routes.get("/documents")
+    def documents() -> dict[str, Any]:
+        return {"documents": parts.teaching.documents()}
+
     @routes.get("/clusters")
     def clusters(count: Annotated[int, Query(ge=1, le=MAX_CLUSTERS)] = 20) -> dict[str, Any]:
         return {"clusters": [asdict(cluster) for cluster in parts.clusters.found(count)]}
@@ -109,7 +113,7 @@ def _add_labels(routes: APIRouter, parts: OperatorParts) -> None:
     @routes.post("/questions/{task_id}")
     def answer(task_id: str, body: LabelAnswer) -> dict[str, Any]:
         try:
-            task = parts.teaching.answer_label(task_id, "local", body.action, body.correction)
+            task = parts.teaching.answer_label(task_id, "local", body.action, body.correction, body.document)
         except UnknownLabelTask:
             raise ApiError(404, f"no question {task_id!r}", param="task_id", code="question_not_found") from None
         except NotOpen as error:

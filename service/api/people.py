@@ -73,6 +73,7 @@ def _given(parts: Parts, body: FeedbackRequest, principal: str) -> dict[str, Any
             rating=body.rating,
             correction=body.correction,
             comment=body.comment,
+            document=body.document,
         )
     except UnknownInteraction:
         named = " or ".join(map(repr, filter(None, (body.interaction_id, body.other_id))))
@@ -92,6 +93,7 @@ def feedback_json(given: Feedback) -> dict[str, Any]:
         "rating": given.rating,
         "correction": given.correction,
         "comment": given.comment,
+        "document": given.document,
     }
 
 

@@ -203,6 +203,7 @@ class FeedbackRequest(Strict):
     rating: Annotated[Rating, Field(strict=False)] | None = None
     correction: Annotated[str, StringConstraints(min_length=1, max_length=20_000)] | None = None
     comment: Annotated[str, StringConstraints(max_length=20_000)] | None = None
+    document: Annotated[str, StringConstraints(min_length=1, max_length=2_000)] | None = None
     other_id: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
     better: Annotated[Choice, Field(strict=False)] | None = None
 
@@ -210,16 +211,18 @@ class FeedbackRequest(Strict):
     def _one_or_two_answers(self) -> Self:
         if (self.other_id is None) != (self.better is None):
             raise ValueError("other_id and better belong together")
-        if self.better is not None and (self.rating, self.correction, self.comment) != (None, None, None):
-            raise ValueError("better takes no rating, correction or comment; give them in a request of their own")
+        others = (self.rating, self.correction, self.comment, self.document)
+        if self.better is not None and any(other is not None for other in others):
+            raise ValueError("better takes no rating, correction, comment or document; give them by themselves")
         return self
 
 
 class LabelAnswer(Strict):
     """An answer to a question of the label queue."""
 
-    action: Literal["answer", "right", "skip", "exclude", "first", "second", "neither", "unknown"]
+    action: Literal["answer", "right", "wrong", "document", "skip", "exclude", "first", "second", "neither", "unknown"]
     correction: Annotated[str, StringConstraints(min_length=1, max_length=20_000)] | None = None
+    document: Annotated[str, StringConstraints(min_length=1, max_length=2_000)] | None = None
 
 
 class NewKey(Strict):

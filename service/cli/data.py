@@ -42,6 +42,25 @@ def explain(id_: str, as_json: bool) -> None:
     emit(told, as_json, text)
 
 
+@command.command("documents")
+@json_option
+def documents(as_json: bool) -> None:
+    """List what people named as settling a question, the most often named first.
+
+    Example: honed data documents
+    """
+    found = client().get("/operator/documents")["documents"]
+
+    def text() -> None:
+        if not found:
+            click.echo("No document was named yet. `honed label` and `honed feedback --document` take them.")
+            return
+        rows = [[one["document"], str(len(one["questions"])), one["questions"][0]] for one in found]
+        table(None, ["document", "questions", "for example"], rows)
+
+    emit(found, as_json, text)
+
+
 @command.command("clusters")
 @click.option("--count", type=click.IntRange(1, 200), default=20, show_default=True, help="At most so many.")
 @json_option
@@ -58,14 +77,21 @@ def clusters(count: int, as_json: bool) -> None:
         if not found:
             click.echo("Nothing was asked yet. Questions are grouped once they have been scored.")
             return
-        rows = [[c["name"], str(c["size"]), _number(c["uncertainty"]), _number(c["novelty"]), _drift(c)] for c in found]
-        table(None, ["about", "questions", "nats a token", "novelty", "drift"], rows)
+        rows = [
+            [c["name"], str(c["size"]), _error(c), _number(c["uncertainty"]), _number(c["novelty"]), _drift(c)]
+            for c in found
+        ]
+        table(None, ["about", "questions", "judged wrong", "nats a token", "novelty", "drift"], rows)
 
     emit(found, as_json, text)
 
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"
+
+
+def _error(cluster: dict[str, Any]) -> str:
+    return "–" if cluster["error"] is None else f"{cluster['error']:.0%} of {cluster['num_judged']}"
 
 
 def _drift(cluster: dict[str, Any]) -> str:

@@ -12,18 +12,24 @@ from service.cli.common import client, emit, json_option
 @click.option(
     "--correction", metavar="TEXT", help="What the answer should have been. This is what the model learns from."
 )
+@click.option("--document", metavar="TEXT", help="What settles it: a document's title, path or address.")
 @click.option("--comment", metavar="TEXT", help="A remark for people; nothing is learnt from it.")
 @json_option
 def command(
-    interaction_id: str, rating: str | None, correction: str | None, comment: str | None, as_json: bool
+    interaction_id: str,
+    rating: str | None,
+    correction: str | None,
+    document: str | None,
+    comment: str | None,
+    as_json: bool,
 ) -> None:
     """Rate or correct the answer with this interaction ID (it stands under every answer). The latest word stands.
 
     Example: honed feedback 3f2a… --down --correction "The code is 7714."
     """
-    given = {"rating": rating, "correction": correction, "comment": comment}
+    given = {"rating": rating, "correction": correction, "document": document, "comment": comment}
     body = {name: value for name, value in given.items() if value is not None}
     if not body:
-        raise click.UsageError("say something: --up, --down, --correction TEXT or --comment TEXT")
+        raise click.UsageError("say something: --up, --down, --correction TEXT, --document TEXT or --comment TEXT")
     result = client().post("/v1/feedback", {"interaction_id": interaction_id, **body})
     emit(result, as_json, lambda: click.echo("noted, thank you"))

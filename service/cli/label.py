@@ -6,14 +6,26 @@ import click
 
 from service.cli.common import client, emit, json_option
 
-CHOICES = {"a": "answer", "r": "right", "s": "skip", "x": "exclude"}
+CHOICES = {
+    "a": "answer",
+    "r": "right",
+    "w": "wrong",
+    "f": "document",
+    "d": "unknown",
+    "s": "skip",
+    "x": "exclude",
+}
+ASKED = {"answer": "what should it have been", "document": "which document settles it (title, path or address)"}
 BETTER = {"1": "first", "2": "second", "n": "neither", "d": "unknown", "s": "skip"}
 
 
 @click.command()
 @click.argument("question_id", required=False, metavar="[ID]")
 @click.option("--answer", "correction", metavar="TEXT", help="With ID: what the answer should have been.")
+@click.option("--document", metavar="TEXT", help="With ID: what settles it, a document's title, path or address.")
 @click.option("--right", "action", flag_value="right", help="With ID: it was right.")
+@click.option("--wrong", "action", flag_value="wrong", help="With ID: it was wrong.")
+@click.option("--unknown", "action", flag_value="unknown", help="With ID: I don't know.")
 @click.option(
     "--better",
     type=click.Choice(["first", "second", "neither", "unknown"]),
@@ -23,7 +35,12 @@ BETTER = {"1": "first", "2": "second", "n": "neither", "d": "unknown", "s": "ski
 @click.option("--exclude", "action", flag_value="exclude", help="With ID: don't learn this.")
 @json_option
 def command(
-    question_id: str | None, correction: str | None, action: str | None, better: str | None, as_json: bool
+    question_id: str | None,
+    correction: str | None,
+    document: str | None,
+    action: str | None,
+    better: str | None,
+    as_json: bool,
 ) -> None:
     """Go through the model's questions one by one, or settle the one with this ID.
 
@@ -33,16 +50,17 @@ def command(
         count = _ask_all()
         emit({"labelled": count}, as_json, lambda: click.echo(f"{count} settled. `honed train` learns from them."))
         return
-    chosen = "answer" if correction else action or better
+    chosen = "answer" if correction else action or better or ("document" if document else None)
     if chosen is None:
-        raise click.UsageError("say what: --answer TEXT, --right, --better WHICH, --skip or --exclude")
-    result = _settle(question_id, chosen, correction)
+        ways = "--answer TEXT, --right, --wrong, --document TEXT, --unknown, --better WHICH, --skip or --exclude"
+        raise click.UsageError(f"say what: {ways}")
+    result = _settle(question_id, chosen, correction=correction, document=document)
     emit(result, as_json, lambda: click.echo(str(result["state"])))
 
 
-def _settle(question_id: str, action: str, correction: str | None) -> dict[str, object]:
-    body = {"action": action} | ({"correction": correction} if correction else {})
-    return client().post(f"/operator/questions/{question_id}", body)
+def _settle(question_id: str, action: str, **words: str | None) -> dict[str, object]:
+    said = {name: text for name, text in words.items() if text}
+    return client().post(f"/operator/questions/{question_id}", {"action": action, **said})
 
 
 def _ask_all() -> int:
@@ -54,8 +72,8 @@ def _ask_all() -> int:
         choice = _better(question) if question["other_id"] else _right(question)
         if choice == "quit":
             break
-        correction = click.prompt("what should it have been") if choice == "answer" else None
-        _settle(question["id"], choice, correction)
+        said = {choice: click.prompt(ASKED[choice])} if choice in ASKED else {}
+        _settle(question["id"], choice, correction=said.get("answer"), document=said.get("document"))
         count += 1
     return count
 
@@ -63,7 +81,8 @@ def _ask_all() -> int:
 def _right(question: dict[str, Any]) -> str:
     click.secho(f"answer: {question['reply']}", bold=True)
     click.secho(f"why this one ({question['arm'] or 'chosen'}): {question['reason']}", dim=True)
-    return _choose("[a]nswer, it was [r]ight, [s]kip, don't learn this [x], [q]uit", CHOICES)
+    ways = "[a]nswer, it was [r]ight, [w]rong, in a [f]ile, [d]on't know; [s]kip, don't learn this [x], [q]uit"
+    return _choose(ways, CHOICES)
 
 
 def _better(question: dict[str, Any]) -> str:

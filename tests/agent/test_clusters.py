@@ -57,14 +57,17 @@ def test_clusters_tell_their_size_doubt_novelty_and_drift() -> None:
     cluster = np.array([0, 0, 0, 1, 1, 1, 1, 1])
     unsure = np.array([1.0, 3.0, np.nan, np.nan, np.nan, np.nan, np.nan, np.nan])
     is_recent = np.array([0, 1, 1, 0, 0, 0, 1, 1], dtype=bool)
-    large, small = describe(cluster, unsure, np.arange(8) / 10, is_recent, ["few", ""])
+    wrong = np.array([1.0, np.nan, 0.0, *[np.nan] * 5])
+    large, small = describe(cluster, unsure, np.arange(8) / 10, wrong, is_recent, ["few", ""])
     assert (large.name, large.size, large.uncertainty) == ("–", 5, None)
     assert (small.name, small.size, small.uncertainty) == ("few", 3, 2.0)
+    assert (small.error, small.num_judged) == (0.5, 2)
+    assert (large.error, large.num_judged) == (None, 0)
     assert small.novelty == pytest.approx(0.1)
     assert small.drift == pytest.approx(0.25)
     assert large.drift == pytest.approx(-0.25)
 
 
 def test_without_earlier_questions_nothing_drifts() -> None:
-    (only,) = describe(np.zeros(3, dtype=int), np.ones(3), np.ones(3), np.ones(3, dtype=bool), ["all"])
+    (only,) = describe(np.zeros(3, dtype=int), np.ones(3), np.ones(3), np.zeros(3), np.ones(3, dtype=bool), ["all"])
     assert only.drift == 0.0

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from service.clusters import Clusters
+from store.records import Feedback, FeedbackSource, Rating
 from tests.service.asking_room import Room
 
 
@@ -34,6 +35,18 @@ def test_questions_of_two_kinds_make_two_clusters_with_names(room):
     assert (sort.uncertainty, capital.uncertainty) == (1.0, 2.0)
     assert sort.drift == pytest.approx(1 - 22 / 32)
     assert clusters(room).found(2) == [sort, capital]
+
+
+def test_the_error_of_a_cluster_is_what_people_judged_of_it_by_their_last_word(room):
+    for number in range(6):
+        room.add(f"a{number}")
+    words = [("a0", Rating.UP, None), ("a0", Rating.DOWN, None), ("a1", None, "So."), ("a2", Rating.UP, None)]
+    words.append(("a3", None, None))  # a remark judges nothing
+    for number, (interaction, rating, correction) in enumerate(words):
+        word = Feedback(f"f{number}", interaction, float(number), "ann", FeedbackSource.FEEDBACK, rating, correction)
+        room.interactions.add_feedback(word)
+    (only,) = clusters(room).found(1)
+    assert (only.num_judged, only.error) == (3, pytest.approx(2 / 3))
 
 
 def test_a_few_questions_are_one_cluster_and_none_are_none(room):

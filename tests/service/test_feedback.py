@@ -25,8 +25,8 @@ def tell(desk, interaction_id: str, **said: str):
     return post(desk.public, "/v1/feedback", {"interaction_id": interaction_id, **said})
 
 
-def settle(desk, task_id: str, action: str, correction: str | None = None):
-    said = {"correction": correction} if correction is not None else {}
+def settle(desk, task_id: str, action: str, correction: str | None = None, **words: str | None):
+    said = {name: text for name, text in {"correction": correction, **words}.items() if text is not None}
     return post(desk.operator, f"/operator/questions/{task_id}", {"action": action, **said})
 
 
@@ -46,6 +46,7 @@ def test_feedback_is_on_disk_when_it_is_acknowledged(shared_desk):
         "rating": "down",
         "correction": "The code is 7714.",
         "comment": "wrong",
+        "document": None,
     }
     assert (kept.rating, kept.correction, kept.source) == (Rating.DOWN, "The code is 7714.", FeedbackSource.FEEDBACK)
 
@@ -93,6 +94,7 @@ def test_the_queue_shows_questions_with_what_they_are_about_the_most_worthwhile_
     [
         ("answer", "42", LabelState.ANSWERED, None, False),
         ("right", None, LabelState.RIGHT, Rating.UP, False),
+        ("wrong", None, LabelState.WRONG, Rating.DOWN, False),
         ("exclude", None, LabelState.EXCLUDED, None, True),
     ],
 )
@@ -108,11 +110,60 @@ def test_an_answer_to_a_question_settles_it_and_is_a_word_on_its_interaction(
     assert word.is_excluded is is_excluded
 
 
-def test_a_skipped_question_is_settled_without_a_word(shared_desk):
+@pytest.mark.parametrize(("action", "ends"), [("skip", "skipped"), ("unknown", "unknown")])
+def test_a_question_that_is_skipped_or_not_known_is_settled_without_a_word(shared_desk, action, ends):
     interaction = ask(shared_desk)
     task = question(shared_desk, interaction)
-    assert settle(shared_desk, task, "skip").json()["state"] == "skipped"
+    assert settle(shared_desk, task, action).json()["state"] == ends
     assert shared_desk.daemon.stores.interactions.feedback_for(interaction) == []
+
+
+@pytest.mark.parametrize(
+    ("action", "correction", "ends"), [("document", None, LabelState.DOCUMENTED), ("answer", "42", LabelState.ANSWERED)]
+)
+def test_a_document_settles_a_question_alone_or_with_the_answer_and_is_listed(desk, action, correction, ends):
+    interaction = ask(desk, "What does the handbook say?")
+    task = question(desk, interaction)
+    assert settle(desk, task, action, correction, document=" handbook.pdf, page 7 ").json()["state"] == ends.value
+    (word,) = desk.daemon.stores.interactions.feedback_for(interaction)
+    assert (word.document, word.correction, word.rating) == ("handbook.pdf, page 7", correction, None)
+    listed = desk.operator.get("/operator/documents").json()["documents"]
+    assert listed == [{"document": "handbook.pdf, page 7", "questions": ["What does the handbook say?"]}]
+    assert [f.correction for _, f in desk.daemon.snapshots.taught()] == ([correction] if correction else [])
+
+
+def test_documents_are_listed_by_how_much_they_settle_and_as_the_last_words_name_them(desk):
+    named = [("one", "a.txt"), ("two", "b.txt"), ("three", "b.txt"), ("four", "c.txt")]
+    asked = {text: ask(desk, text) for text, _ in named}
+    for text, document in named:
+        assert tell(desk, asked[text], document=document).json()["document"] == document
+    tell(desk, asked["four"], rating="up")
+    listed = desk.operator.get("/operator/documents").json()["documents"]
+    assert [(one["document"], one["questions"]) for one in listed] == [("b.txt", ["two", "three"]), ("a.txt", ["one"])]
+
+
+def test_naming_a_document_unasked_settles_an_open_question(shared_desk):
+    interaction = ask(shared_desk)
+    task = question(shared_desk, interaction)
+    tell(shared_desk, interaction, document="a.txt")
+    assert state(shared_desk, task) is LabelState.DOCUMENTED
+
+
+@pytest.mark.parametrize(
+    ("action", "document", "said"),
+    [
+        ("document", None, "needs a document: its title, path or address"),
+        ("document", " ", "needs a document"),
+        ("right", "a.txt", "takes no document"),
+        ("unknown", "a.txt", "takes no document"),
+    ],
+)
+def test_a_document_is_named_where_it_belongs_and_only_there(shared_desk, action, document, said):
+    task = question(shared_desk, ask(shared_desk))
+    response = settle(shared_desk, task, action, document=document)
+    assert response.status_code == 400
+    assert said in response.json()["error"]["message"]
+    assert state(shared_desk, task) is LabelState.OPEN
 
 
 @pytest.mark.parametrize(("action", "correction"), [("answer", None), ("answer", "  "), ("right", "x"), ("skip", "x")])
