@@ -1,4 +1,5 @@
-"""Two domains of questions with answer keys: capitals of the world, and one that mixes facts and formats.
+"""Domains of questions with answer keys: capitals of the world, or of its larger countries, and one that mixes facts
+and formats.
 
 Of each question it is known what a person would answer, and which words an answer must hold to be right. No key stands
 in its own question, so that an echo is never right.
@@ -8,6 +9,7 @@ import random
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from agent.scoring import contains, is_exact, is_right
 from agent.wordings import keywords
@@ -18,6 +20,7 @@ CAPITAL_WORDINGS = (
     "Which city is the capital of {country}?",
     "Name the capital city of {country}.",
 )
+NUM_LARGER = 180  # the base knows about half of these
 GONE = {"Antilles néerlandaises", "Serbia and Montenegro", "Burma", "Palestine, State of"}  # or there twice
 ALSO = {
     "Ukraine": ["Kiev"], "Kazakhstan": ["Astana"], "Bolivia": ["La Paz"], "Burundi": ["Gitega"],
@@ -102,8 +105,8 @@ class Item:
 
 
 def domain(name: str) -> list[Item]:
-    """All items of "capitals" or "mixed", one wording each, always in the same order."""
-    makers = {"capitals": lambda: capitals(1), "mixed": mixed}
+    """All items of "capitals", "larger capitals" or "mixed", one wording each, always in the same order."""
+    makers = {"capitals": lambda: capitals(1), "larger capitals": larger_capitals, "mixed": mixed}
     if name not in makers:
         raise ValueError(f"no domain {name!r}; there are {', '.join(sorted(makers))}")
     return makers[name]()
@@ -119,6 +122,13 @@ def capitals(num_wordings: int) -> list[Item]:
     ]
 
 
+def larger_capitals() -> list[Item]:
+    """Those of the countries that most people live in: what people ask about, more than about small islands."""
+    people = {info["name"]: info.get("population") or 0 for info in _countries()}
+    by_size = sorted(capitals(1), key=lambda item: -people[item.group.removeprefix("capital: ")])
+    return sorted(by_size[:NUM_LARGER], key=lambda item: item.group)
+
+
 def mixed() -> list[Item]:
     """Facts by hand, and formats drawn with a fixed seed, in turn shuffled."""
     made = [*_facts(), *_formats(random.Random(5))]
@@ -127,12 +137,16 @@ def mixed() -> list[Item]:
     return made
 
 
-def _capitals() -> list[tuple[str, str]]:
+def _countries() -> list[dict[str, Any]]:
     try:
         from countryinfo import all_countries
     except ImportError as error:
         raise ImportError(COUNTRIES_NEED) from error
-    found = {info["name"]: info.get("capital") for info in (country.info() for country in all_countries())}
+    return [country.info() for country in all_countries()]
+
+
+def _capitals() -> list[tuple[str, str]]:
+    found = {info["name"]: info.get("capital") for info in _countries()}
     return sorted(
         (name, capital) for name, capital in found.items() if isinstance(capital, str) and capital and name not in GONE
     )

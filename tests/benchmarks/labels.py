@@ -42,7 +42,7 @@ from tests.benchmarks.domains import Item, domain
 from tests.benchmarks.findings import Finding, at_most, tell
 from tests.benchmarks.own import CACHE
 
-DOMAINS = ("capitals", "mixed")
+DOMAINS = ("larger capitals", "mixed")
 WORK = CACHE / "labels"
 WARM = "warm-up"  # the arm of the round that both share
 MAX_TOKENS = 48
@@ -58,8 +58,8 @@ class Plan:
     """What is run. Lines of another plan are not taken up; `trained_by` must tell one way to train from another."""
 
     trained_by: str
-    num_test: int = 80
-    num_pool: int = 140
+    num_test: int = 60
+    num_pool: int = 120
     warm_up: int = 15
     rounds: tuple[int, ...] = (20, 20)
     uncertainty: str = DEFAULT_SIGNAL
