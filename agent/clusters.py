@@ -57,6 +57,12 @@ def assign(vectors: Vectors, found: Vectors) -> Ints:
     return np.asarray(np.argmax(vectors @ found.T, axis=1), dtype=np.int64)
 
 
+def spread(vectors: Vectors, count: int, draw: np.random.Generator) -> list[int]:
+    """Places (count at most) of vectors (N, D) of different kinds, the first of each kind, in their order."""
+    kind = assign(vectors, centres(vectors, count, draw))
+    return sorted(np.unique(kind, return_index=True)[1].tolist())
+
+
 def names(questions: Sequence[str], cluster: Ints, count: int) -> list[str]:
     """A few words a cluster, by c-TF-IDF (Grootendorst 2022): frequent in it, rare in the others."""
     words: list[Counter[str]] = [Counter() for _ in range(count)]

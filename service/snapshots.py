@@ -7,7 +7,10 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import numpy as np
+
 from agent import suites
+from agent.clusters import spread
 from agent.curation.judgements import judgement_screens
 from agent.curation.lesson import Drop, Lesson
 from agent.curation.pipeline import Curated, curate, screens
@@ -28,6 +31,7 @@ from store.interactions import Interactions
 from store.records import DatasetSnapshot, Feedback, Interaction
 
 CONFIDENT_ROWS = 16
+SUREST = 256  # answers that these are chosen among
 SEALED = ("train.jsonl", "holdout.jsonl")
 RATERS = "raters.jsonl"  # what each person's thumbs go with
 
@@ -154,11 +158,10 @@ class Snapshots:
 
     def prepare(self, run_id: str, recipe: Recipe) -> DatasetSnapshot:
         """Write the run directory of everything taught so far; ValueError when nothing is."""
-        confident = self._interactions.confident(self._child.base.id, CONFIDENT_ROWS)
         judged = self.judged() if recipe.has_preferences else Judged()
         dataset = build(
             self.taught(),
-            confident,
+            self._confident(),
             suites.load("everyday"),
             self._settings,
             has_lessons=recipe.has_lessons,
@@ -178,6 +181,14 @@ class Snapshots:
             job = {"run_id": run_id, "recipe": recipe.to_json(), "survey": survey, **self._child.to_json()}
             run.write(TRAIN_INPUT, job)
             return self._snapshot(dataset, run)
+
+    def _confident(self) -> list[Interaction]:
+        """The base's surest answers, one a kind of question: the very surest may all be to the same few."""
+        surest = self._interactions.confident(self._child.base.id, SUREST)
+        vectors = self._interactions.vectors_of([one.id for one in surest])
+        known = [one for one in surest if one.id in vectors]
+        rows = np.array([vectors[one.id] for one in known], dtype=np.float32)
+        return [known[place] for place in spread(rows, CONFIDENT_ROWS, np.random.default_rng(0))] if known else []
 
     def keep_survey(self, run_id: str) -> None:
         """What a run had to find out of the base serves the next ones. A cache: it may be deleted."""

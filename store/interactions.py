@@ -73,6 +73,15 @@ class Interactions:
             limit,
         )
 
+    def vectors_of(self, ids: Sequence[str]) -> dict[str, Vector]:
+        """The questions' vectors (dim,) of those that have one of the newest length."""
+        marks = ", ".join("?" * len(ids))
+        sql = f"""SELECT interaction_id, vector FROM embeddings
+                  WHERE interaction_id IN ({marks}) AND length(vector) = ({NEWEST_LENGTH})"""  # noqa: S608 - only marks
+        with self._db.read() as conn:
+            rows = conn.execute(sql, list(ids)).fetchall()
+        return {str(id_): np.frombuffer(vector, dtype=VECTOR) for id_, vector in rows}
+
     def judged(self, checkpoint_id: str) -> list[tuple[tuple[TokenTrace, ...], Vector | None, bool]]:
         """Tokens, the question's vector where it has one of the newest length, and whether it is wrong, of each answer
         of this checkpoint that a person called right or wrong; the last word stands. In the order of the judgements.

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from agent.clusters import assign, centres, describe, names
+from agent.clusters import assign, centres, describe, names, spread
 
 DIM = 16
 
@@ -47,6 +47,14 @@ def test_a_cluster_is_named_by_words_the_others_do_not_use() -> None:
     named = names(questions, np.array([0, 0, 1, 1]), 2)
     assert named[0].startswith("capital")
     assert named[1].startswith("sort")
+
+
+def test_of_each_kind_the_first_is_taken_in_order_and_copies_are_one_kind() -> None:
+    kinds = np.eye(3, 4, dtype=np.float32)
+    vectors = kinds[[0, 0, 2, 0, 1, 2]]
+    assert spread(vectors, 3, np.random.default_rng(0)) == [0, 2, 4]
+    assert spread(vectors, 16, np.random.default_rng(0)) == [0, 2, 4]
+    assert spread(vectors[:0], 3, np.random.default_rng(0)) == []
 
 
 def test_a_cluster_without_words_has_an_empty_name() -> None:

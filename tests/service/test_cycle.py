@@ -229,6 +229,23 @@ def test_what_was_taught_before_a_verdict_is_not_new_after_it_but_an_operator_ma
     assert look(desk.daemon, run).snapshot_id == desk.daemon.stores.runs.recent(2)[1].snapshot_id  # the same rows
 
 
+def test_what_is_replayed_of_the_log_is_sure_and_of_different_kinds(taught):
+    log = taught.stores.interactions
+    asked = [("hello", 0.1)] * 20 + [("what is water", 0.2), ("who are you", 0.9)] + [("hello again", 0.3)] * 5
+    kinds = {"hello": [1.0, 0.0, 0.0], "hello again": [1.0, 0.0, 0.0], "what is water": [0.0, 1.0, 0.0]}
+    for number, (question, uncertainty) in enumerate(asked):
+        messages = ({"role": "user", "content": question},)
+        turn = Interaction(
+            f"sure-{number}", "c", 1.0, "ann", taught.base.id, messages, "!", FinishReason.STOP, (), 9, 0.1, uncertainty
+        )
+        log.append(turn)
+        vector = kinds.get(question, [0.0, 0.0, 1.0])
+        log.add_score(turn.id, vector, 0.5, 0.5, 1.0, question=number, uncertainty=uncertainty)
+    rows = taught.snapshots.prepare("r", SMALL) and RunDirectory(taught.paths.run("r")).rows("train.jsonl")
+    replayed = [row["messages"][0]["content"] for row in rows if row["source"]["made_by"] == "model"]
+    assert replayed == ["hello", "what is water", "who are you"]
+
+
 # ── dying at any moment ──────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -155,3 +155,12 @@ def test_confident_gives_the_surest_answers_nobody_objected_to(interactions: Int
     interactions.add_feedback(make.feedback("f6", "i6", is_excluded=True))
     assert ids(interactions.confident("base", 10)) == ["i2", "i3", "i1"]
     assert ids(interactions.confident("base", 1)) == ["i2"]
+
+
+def test_vectors_are_found_by_id_where_they_have_the_newest_length(interactions: Interactions, make) -> None:
+    for number, vector in enumerate(([1.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0])):
+        interactions.append(make.interaction(f"i{number}"))
+        interactions.add_score(f"i{number}", vector, 0.5, 0.5, float(number), question=number, uncertainty=1.0)
+    found = interactions.vectors_of(["i0", "i1", "i2", "nobody"])
+    assert {id_: vector.tolist() for id_, vector in found.items()} == {"i1": [0.0, 1.0, 0.0], "i2": [0.0, 0.0, 1.0]}
+    assert interactions.vectors_of([]) == {}
