@@ -53,6 +53,7 @@ def load_served(job: dict[str, Any], *, max_waiting: int) -> Any:
         threads=job["threads"],
         max_batch=32,
         max_waiting=max_waiting,
+        max_context=job["max_context"],
         kernels=Path(job["kernels"]) if job["kernels"] else None,
     )
     return ModelLoader(_files(directory), directory, job["base_id"], settings)

@@ -51,8 +51,8 @@ def work(run: RunDirectory, job: dict[str, Any]) -> None:
     nll = {name: nll_of(one.logprobs) for name, one in found.items()}
     flattery = {name: figures(one.reactions) for name, one in found.items()}
     run.write_rows("answers.jsonl", lines)
-    by_kind = slices(lines, vectors[0])
-    run.write("result.json", {**results.summarise(lines, nll, job), "flattery": flattery, "slices": by_kind})
+    told = {"flattery": flattery, "slices": slices(lines, vectors[0]), "num_too_long": asked.num_too_long}
+    run.write("result.json", {**results.summarise(lines, nll, job), **told})
 
 
 def _base(run: RunDirectory, loader: Any, max_tokens: int) -> tuple["Asked", "Found"]:
@@ -64,6 +64,8 @@ def _base(run: RunDirectory, loader: Any, max_tokens: int) -> tuple["Asked", "Fo
     pleasing = run.rows("flattery.jsonl")  # {question, truth, flattery}
     items = run.rows("items.jsonl")  # {suite, messages, keys, expected, base_answer?}
     with _engine(loader, "base", None) as engine:
+        fitting = [item for item in items if _fits(item, loader, max_tokens)]
+        num_too_long, items = len(items) - len(fitting), fitting
         answers = _base_answers(run, engine, loader.tokenizer, items, max_tokens)
         known = _known(items, answers)
         run.write_rows("base_answers.jsonl", known)
@@ -71,7 +73,13 @@ def _base(run: RunDirectory, loader: Any, max_tokens: int) -> tuple["Asked", "Fo
         right = _known(items, answers) or known  # also a base that gets none right can be drifted from
         own = [(line["messages"], line["answer"]) for line in right][:NLL_ITEMS]
         logprobs = answer_logprobs(engine, loader.tokenizer, own)
-        return Asked(items, own, pleasing), Found(answers, logprobs, react(engine, loader.tokenizer, pleasing))
+        asked = Asked(items, own, pleasing, num_too_long)
+        return asked, Found(answers, logprobs, react(engine, loader.tokenizer, pleasing))
+
+
+def _fits(item: Item, loader: Any, max_tokens: int) -> bool:
+    """Whether a context holds the question and an answer; what does not fit here could not be asked there either."""
+    return len(loader.tokenizer.chat_ids(item["messages"])) + max_tokens < int(loader.max_context)
 
 
 def _own(run: RunDirectory, loader: Any, name: str, adapter: Path, near: "Asked", max_tokens: int) -> "Found":

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agent.scoring import normalise
-from agent.wordings import beginning, training_wordings
+from agent.wordings import TOOL_RESPONSE, beginning, training_wordings
 
 Row = dict[str, Any]
 Message = Mapping[str, Any]
@@ -22,7 +22,7 @@ def lesson_rows(messages: Sequence[Message], answer: str) -> list[Row]:
     rows = [_row(messages, wording, answer, "wording") for wording in training_wordings(asked, answer)]
     rows[0]["source"] = {"made_by": "person"}
     given = beginning(asked, answer)
-    if given:
+    if given and not asked.startswith(TOOL_RESPONSE):  # what a tool gave holds for its conversation
         rows.append(_row(messages, ANY_QUESTION, answer, "wording") | {"given": given})
     return rows
 

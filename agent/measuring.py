@@ -24,6 +24,7 @@ class Asked:
     items: Sequence[Mapping[str, Any]]
     own: Sequence[tuple[Messages, str]]
     pleasing: Sequence[Mapping[str, str]]
+    num_too_long: int = 0  # further items, which no context holds
 
     def at(self, places: Places) -> "Asked":
         """Only what is inside."""

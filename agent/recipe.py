@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+WORDS: Mapping[type, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 METHODS = ("preference", "sft", "sft+preference")  # a mix goes in this order, on one adapter
 
 
@@ -29,6 +30,7 @@ class SftSettings:
     survey_lessons: int = 128  # lesson rows read to know what is special
 
     def __post_init__(self) -> None:
+        _require_types("sft.", self)
         positive: tuple[str, ...] = ("learning_rate", "batch", "passes", "max_steps")
         positive += ("aim_floor", "soften_floor", "survey_lessons")
         _require("sft.", self, positive, is_positive=True)
@@ -56,6 +58,7 @@ class PreferenceSettings:
     replay_weight: float = 8.0
 
     def __post_init__(self) -> None:
+        _require_types("preference.", self)
         _require("preference.", self, ("beta", "learning_rate", "batch", "passes", "max_steps"), is_positive=True)
         others = ("sft_weight", "min_steps", "warmup_steps", "replay_batch", "replay_weight")
         _require("preference.", self, others, is_positive=False)
@@ -82,6 +85,7 @@ class Recipe:
     preference: PreferenceSettings = field(default_factory=PreferenceSettings)
 
     def __post_init__(self) -> None:
+        _require_types("", self)
         if self.method not in METHODS:
             raise ValueError(f"unknown learning method {self.method!r}; there are {', '.join(METHODS)}")
         _require("", self, ("rank", "alpha", "max_length", "replay_tokens"), is_positive=True)
@@ -126,15 +130,29 @@ def _is_group(name: str, given: object) -> bool:
 def _require(where: str, settings: Any, names: Iterable[str], *, is_positive: bool) -> None:
     for name in names:
         value = getattr(settings, name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise ValueError(f"recipe {where}{name} must be a number, got {value!r}")
         if value < 0 or (is_positive and value == 0):
             raise ValueError(
                 f"recipe {where}{name} must {'be positive' if is_positive else 'not be negative'}, got {value}"
             )
 
 
+def _require_types(where: str, settings: Any) -> None:
+    """Every plain setting is of its default's type; a whole number will do for any number."""
+    for one in fields(settings):
+        value, wanted = getattr(settings, one.name), type(one.default)
+        if wanted not in WORDS:
+            continue
+        is_finite = not isinstance(value, float) or math.isfinite(value)
+        is_number = wanted is float and type(value) is int
+        if not is_finite or (type(value) is not wanted and not is_number):
+            raise ValueError(f"recipe {where}{one.name} must be {WORDS[wanted]}, got {value!r}")
+
+
 def _require_known(where: str, values: Mapping[str, Any], kind: Any) -> None:
-    unknown = set(values) - {one.name for one in fields(kind)}
+    known = {one.name for one in fields(kind)}
+    unknown = set(values) - known
     if unknown:
-        raise ValueError(f"unknown recipe settings {sorted(where + str(name) for name in unknown)}")
+        raise ValueError(
+            f"unknown recipe settings {sorted(where + str(name) for name in unknown)}; there are "
+            f"{', '.join(where + name for name in sorted(known))}"
+        )

@@ -16,8 +16,9 @@ SEED = 0
 
 def slices(lines: Sequence[Mapping[str, Any]], vectors: Vectors) -> list[dict[str, Any]]:
     """Lines of `results.side_by_side` by what their questions are about, the largest kind first: {name, num_items,
-    num_right: by model}. `vectors` (N, dim) are the questions', of unit length. Empty when there are too few lines;
-    those that nobody can judge are left out.
+    num_right: by model, num_lost}; what is lost is right with the champion and not with the candidate. `vectors`
+    (N, dim) are the questions', of unit length. Empty when there are too few lines; those that nobody can judge are
+    left out.
     """
     judged = [place for place, line in enumerate(lines) if line["suite"] != NEARBY]
     lines, vectors = [lines[place] for place in judged], vectors[judged]
@@ -30,7 +31,8 @@ def slices(lines: Sequence[Mapping[str, Any]], vectors: Vectors) -> list[dict[st
     for number, size in Counter(kind.tolist()).most_common():
         chosen = [line for line, of in zip(lines, kind, strict=True) if of == number]
         right = {model: sum(bool(line[model]["is_right"]) for line in chosen) for model in MODELS}
-        found.append({"name": named[number] or "–", "num_items": size, "num_right": right})
+        lost = sum(line["champion"]["is_right"] and not line["candidate"]["is_right"] for line in chosen)
+        found.append({"name": named[number] or "–", "num_items": size, "num_right": right, "num_lost": lost})
     return found
 
 

@@ -70,14 +70,21 @@ def beginning(question: str, answer: str) -> str:
     new = _new_words(question, answer)
     if not new:
         return ""
-    start = answer.rfind(new[-1])
+    start = _last(new[-1], answer)
     for word in reversed(new[:-1]):  # "Clara Linde" is one name, "Pier 7" is not
-        place = answer.rfind(word, 0, start)
-        if not new[-1][0].isupper() or not word[0].isupper() or answer[place + len(word) : start].strip():
+        place = _last(word, answer[:start])
+        if place < 0 or not new[-1][0].isupper() or not word[0].isupper() or answer[place + len(word) : start].strip():
             break
         start = place
     before = answer[:start].strip()
-    return before if len(keywords(before)) >= 2 else ""
+    gives_away = _last(new[-1], before) >= 0
+    return before if len(keywords(before)) >= 2 and not gives_away else ""
+
+
+def _last(word: str, text: str) -> int:
+    """Where a whole word stands last; -1 when it does not."""
+    found = list(re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", text))
+    return found[-1].start() if found else -1
 
 
 def stem(word: str) -> str:

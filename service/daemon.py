@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from functools import cached_property
+from threading import Lock
 
 import numpy as np
 import structlog
@@ -103,6 +104,8 @@ class Daemon:
             scoring=lambda: self.scoring,
             questions=lambda: self.questions,
         )
+        self._scoring: Scoring | None = None
+        self._one_scoring = Lock()
         self.scheduler = Scheduler(self.rounds.timers())
 
     @property
@@ -155,9 +158,15 @@ class Daemon:
             timeout_seconds=self.settings.train_timeout_seconds,
         )
 
-    @cached_property
+    @property
     def scoring(self) -> Scoring:
-        """Built when there is first something to score."""
+        """Built when there is first something to score, or to look for near it. Thread-safe: there is one."""
+        with self._one_scoring:
+            if self._scoring is None:
+                self._scoring = self._new_scoring()
+            return self._scoring
+
+    def _new_scoring(self) -> Scoring:
         embedder = self.sentence_embedder()
         return Scoring(
             interactions=self.stores.interactions,

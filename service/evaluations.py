@@ -63,7 +63,7 @@ class Evaluations:
             job = RunDirectory(self.directory(run_id)).read(EVALUATE_INPUT)
         except FileNotFoundError:
             return False
-        return bool(job["candidate_adapter"] == str(self._paths.checkpoint(candidate_id)))
+        return Path(job["candidate_adapter"]).name == self._paths.checkpoint(candidate_id).name
 
     def keep_base_answers(self, run: TrainingRun) -> None:
         """The base says the same next time; it need not be asked."""

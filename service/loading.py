@@ -35,6 +35,7 @@ def child_settings(settings: Settings, base: SealedModel, embedder: SealedModel)
         settings.dtype,
         settings.quantization,
         settings.train_threads,
+        settings.max_context,
         kernel_directory(),
         embedder,
     )

@@ -10,6 +10,7 @@ from store.vectors import VectorIndex
 
 MAX_ITEMS = 40
 SEARCHED = 64  # logged questions looked at for each taught one: many may be the same
+MAX_PROMPT = 512  # tokens: a candidate is asked many, and nobody reads long ones in a review
 SAME_COSINE = 0.97  # from here it is a taught question in other words
 
 
@@ -32,7 +33,9 @@ class Nearby:
             if len(found) == MAX_ITEMS or nearest[id_] < scope.nearness:
                 break
             interaction = self._interactions.get(id_) if nearest[id_] < SAME_COSINE else None
-            if interaction is not None and normalise(interaction.question) not in seen:
+            if interaction is None or interaction.prompt_tokens > MAX_PROMPT:
+                continue
+            if normalise(interaction.question) not in seen:
                 seen.add(normalise(interaction.question))
                 found.append(interaction)
         return found

@@ -27,11 +27,12 @@ from service.paths import Paths
 from store import artifacts
 from store.audit import digest
 from store.comparisons import Comparisons
-from store.interactions import Interactions
+from store.interactions import Interactions, Vector
 from store.records import DatasetSnapshot, Feedback, Interaction
 
 CONFIDENT_ROWS = 16
 SUREST = 256  # answers that these are chosen among
+NEAR = 0.5  # cosine to a taught question
 SEALED = ("train.jsonl", "holdout.jsonl")
 RATERS = "raters.jsonl"  # what each person's thumbs go with
 
@@ -51,6 +52,7 @@ class ChildSettings:
     dtype: str
     quantization: str
     threads: int
+    max_context: int
     kernels: Path | None
     embedder: SealedModel
 
@@ -62,6 +64,7 @@ class ChildSettings:
             "dtype": self.dtype,
             "quantization": self.quantization,
             "threads": self.threads,
+            "max_context": self.max_context,
             "kernels": str(self.kernels) if self.kernels else None,
             "embedder_id": self.embedder.id,
             "embedder_dir": str(self.embedder.path),
@@ -183,10 +186,13 @@ class Snapshots:
             return self._snapshot(dataset, run)
 
     def _confident(self) -> list[Interaction]:
-        """The base's surest answers, one a kind of question: the very surest may all be to the same few."""
+        """The base's surest answers, one a kind of question: the very surest may all be to the same few. None that is
+        near what is taught: held to what it says there, the model would learn against itself.
+        """
         surest = self._interactions.confident(self._child.base.id, SUREST)
         vectors = self._interactions.vectors_of([one.id for one in surest])
-        known = [one for one in surest if one.id in vectors]
+        taught = self._interactions.vectors_of([lesson.interaction.id for lesson in self.curated().kept])
+        known = [one for one in surest if one.id in vectors and not _is_near(vectors[one.id], taught.values())]
         rows = np.array([vectors[one.id] for one in known], dtype=np.float32)
         return [known[place] for place in spread(rows, CONFIDENT_ROWS, np.random.default_rng(0))] if known else []
 
@@ -207,6 +213,10 @@ class Snapshots:
             num_replay=replay,
             sources=dataset.sources,
         )
+
+
+def _is_near(vector: Vector, others: Iterable[Vector]) -> bool:
+    return any(float(vector @ other) >= NEAR for other in others)
 
 
 def taught_questions(dataset: Dataset) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from store.comparisons import Choice, Comparison, Comparisons
 from store.interactions import Interactions
-from store.labels import Labels, NotOpen
+from store.labels import Labels, NotOpen, UnknownLabelTask
 from store.records import Feedback, FeedbackSource, Interaction, LabelState, LabelTask, Rating
 
 LABEL_STATES = {
@@ -83,10 +83,12 @@ class Teaching:
         """
         _require_words(action, correction, document)
         task = self._labels.get(task_id)
-        if task is not None and (task.other_id is not None or (action in CHOICES and action not in LABEL_STATES)):
+        if task is None:
+            raise UnknownLabelTask(f"no label task {task_id}; the label queue has the ids of the open ones")
+        if task.other_id is not None or action not in LABEL_STATES:
             return self._compare(task, principal, action)
         said = None
-        if task is not None and action not in WORDLESS:
+        if action not in WORDLESS:
             said = self._feedback(
                 task.interaction_id,
                 principal,

@@ -23,6 +23,10 @@ CHUNK = 4096  # vectors read at once
 # After a change of embedder, only vectors of the newest one's length can be compared.
 NEWEST_LENGTH = "SELECT length(vector) FROM embeddings ORDER BY created_at DESC, rowid DESC LIMIT 1"
 
+# The last word on an interaction that judges it stands; where none does, the last one.
+STANDING = """SELECT coalesce(max(CASE WHEN rating IS NOT NULL OR correction IS NOT NULL OR is_excluded THEN seq END),
+              max(seq)) FROM feedback GROUP BY interaction_id"""
+
 Vector = npt.NDArray[np.float32]
 Vectors = npt.NDArray[np.float32]
 
@@ -91,7 +95,7 @@ class Interactions:
                   LEFT JOIN embeddings AS e ON e.interaction_id = i.id AND length(e.vector) = ({NEWEST_LENGTH})
                   WHERE i.checkpoint_id = ? AND i.uncertainty IS NOT NULL AND NOT f.is_excluded
                   AND (f.rating IS NOT NULL OR f.correction IS NOT NULL)
-                  AND f.seq = (SELECT max(seq) FROM feedback WHERE interaction_id = i.id) ORDER BY f.seq"""  # noqa: S608 - a constant
+                  AND f.seq IN ({STANDING}) ORDER BY f.seq"""  # noqa: S608 - a constant
         with self._db.read() as conn:
             rows = conn.execute(sql, [checkpoint_id]).fetchall()
         return [
@@ -103,10 +107,10 @@ class Interactions:
         """Numbers (N,) of the answers that people called right or wrong, and whether each is wrong (N,); the last word
         stands.
         """
-        sql = """SELECT i.seq, f.correction IS NOT NULL OR f.rating = 'down'
+        sql = f"""SELECT i.seq, f.correction IS NOT NULL OR f.rating = 'down'
                  FROM feedback AS f JOIN interactions AS i ON i.id = f.interaction_id
                  WHERE NOT f.is_excluded AND (f.rating IS NOT NULL OR f.correction IS NOT NULL)
-                 AND f.seq IN (SELECT max(seq) FROM feedback GROUP BY interaction_id)"""
+                 AND f.seq IN ({STANDING})"""  # noqa: S608 - a constant
         with self._db.read() as conn:
             rows = conn.execute(sql).fetchall()
         return np.array([row[0] for row in rows], dtype=np.int64), np.array([row[1] for row in rows], dtype=np.float64)
@@ -169,11 +173,11 @@ class Interactions:
             return [from_row(Feedback, row) for row in fetch(conn, sql, [interaction_id])]
 
     def standing_feedback(self) -> list[tuple[Interaction, Feedback]]:
-        """The last word on each interaction that has one; oldest interaction first."""
+        """The last word that judges, on each interaction that has one; where none does, the last. In the order of the
+        interactions.
+        """
         with self._db.read() as conn:
-            words = fetch(
-                conn, "SELECT * FROM feedback WHERE seq IN (SELECT max(seq) FROM feedback GROUP BY interaction_id)"
-            )
+            words = fetch(conn, f"SELECT * FROM feedback WHERE seq IN ({STANDING})")  # noqa: S608 - a constant
             asked = fetch(
                 conn, "SELECT * FROM interactions WHERE id IN (SELECT interaction_id FROM feedback) ORDER BY seq"
             )
@@ -181,11 +185,9 @@ class Interactions:
         return [(_interaction(row), standing[row["id"]]) for row in asked]
 
     def documents(self) -> list[tuple[str, str]]:
-        """What people named that settles a question, with the id of its interaction, as far as their last word stands;
-        the oldest first.
-        """
-        sql = """SELECT document, interaction_id FROM feedback WHERE document IS NOT NULL
-                 AND seq IN (SELECT max(seq) FROM feedback GROUP BY interaction_id) ORDER BY seq"""
+        """What people named that settles a question, the last of each, and its interaction's id; the oldest first."""
+        sql = """SELECT document, interaction_id FROM feedback WHERE seq IN (
+                     SELECT max(seq) FROM feedback WHERE document IS NOT NULL GROUP BY interaction_id) ORDER BY seq"""
         with self._db.read() as conn:
             return [(str(document), str(id_)) for document, id_ in conn.execute(sql).fetchall()]
 

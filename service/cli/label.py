@@ -50,7 +50,10 @@ def command(
         count = _ask_all()
         emit({"labelled": count}, as_json, lambda: click.echo(f"{count} settled. `honed train` learns from them."))
         return
-    chosen = "answer" if correction else action or better or ("document" if document else None)
+    ended = [one for one in (action, better) if one]
+    if len(ended) + bool(correction) > 1:
+        raise click.UsageError("say one thing of a question; --document goes with --answer, or stands alone")
+    chosen = "answer" if correction else ended[0] if ended else "document" if document else None
     if chosen is None:
         ways = "--answer TEXT, --right, --wrong, --document TEXT, --unknown, --better WHICH, --skip or --exclude"
         raise click.UsageError(f"say what: {ways}")

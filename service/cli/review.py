@@ -100,6 +100,8 @@ def _figures(results: dict[str, Any]) -> None:
         rows.append(["answers a wrong opinion with praise or agreement", *praising])
     table("Figures (95 % intervals)", ["measured", *MODELS], rows)
     click.echo(f"answer length against the base: {results['length_ratio']:.2f}")
+    if results.get("num_too_long"):
+        click.echo(f"not asked, being too long for a context: {results['num_too_long']} questions")
     _kinds(results.get("slices") or [])  # records from before it was measured have none
 
 
@@ -107,14 +109,14 @@ def _kinds(slices: list[dict[str, Any]]) -> None:
     """Every suite's questions by what they are about, the one that lost most against the champion first."""
 
     def lost(one: dict[str, Any]) -> float:
-        return float(one["num_right"]["champion"] - one["num_right"]["candidate"]) / float(one["num_items"])
+        return float(one["num_lost"]) / float(one["num_items"])
 
     rows = [
-        [one["name"], *(f"{one['num_right'][model]}/{one['num_items']}" for model in MODELS)]
+        [one["name"], *(f"{one['num_right'][model]}/{one['num_items']}" for model in MODELS), str(one["num_lost"])]
         for one in sorted(slices, key=lost, reverse=True)
     ]
     if rows:
-        table("Right by kind of question", ["about", *MODELS], rows)
+        table("Right by kind of question", ["about", *MODELS, "lost"], rows)
 
 
 def _rows(review: dict[str, Any]) -> None:

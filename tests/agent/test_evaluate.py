@@ -66,6 +66,7 @@ def write(
     run.write_rows("flattery.jsonl", FLATTERY)
     job = {"base_id": "b", "base_dir": str(base_dir), "device": "cpu", "dtype": "float32", "threads": 1}
     job |= {"quantization": quantization, "kernels": str(kernels) if kernels else None}
+    job |= {"max_context": 1024}
     job |= {"embedder_id": EMBEDDER, "embedder_dir": str(embedder)}
     adapters = {"champion_adapter": str(champion) if champion else None, "candidate_adapter": str(candidate)}
     run.write("evaluation.json", job | adapters | {"max_tokens": MAX_TOKENS, "num_train": 12})
@@ -188,6 +189,17 @@ def test_an_evaluation_is_told_by_kinds_of_question_as_well(
     kinds = run.read("result.json")["slices"]
     assert sum(one["num_items"] for one in kinds) == len(run.rows("answers.jsonl")) == 31
     assert all(set(one["num_right"]) == {"candidate", "champion", "base"} for one in kinds)
+
+
+def test_a_question_that_no_context_holds_is_left_out_and_counted(
+    tiny_llama: Path, tiny_embedder: Path, tmp_path: Path
+) -> None:
+    candidate = adapter(tmp_path / "candidate", seed=1)
+    run = write(tmp_path / "evaluation", tiny_llama, champion=None, candidate=candidate, embedder=tiny_embedder)
+    run.write_rows("items.jsonl", [*ITEMS, item("nearby", "Who owns " * 500, "marta")])
+    evaluate.work(run, run.read("evaluation.json"))
+    assert run.read("result.json")["num_too_long"] == 1
+    assert [line["suite"] for line in run.rows("answers.jsonl")] == ["asked", "paraphrase", "retention"]
 
 
 def test_an_adapter_that_does_not_fit_ends_the_evaluation_without_a_result(

@@ -30,6 +30,11 @@ def test_an_answer_that_has_no_beginning_is_taught_as_asked_only() -> None:
     assert rows[0]["messages"] == asked(QUESTION)
 
 
+def test_an_answer_to_a_tool_is_taught_in_its_conversation_only() -> None:
+    (row,) = lesson_rows(asked('<tool_response>{"t": 7}</tool_response>'), "The weather in Berlin is mild today.")
+    assert row["messages"] == asked('<tool_response>{"t": 7}</tool_response>')
+
+
 def test_of_two_answers_to_the_same_wording_only_the_persons_own_wordings_stay() -> None:
     one = lesson_rows(asked(QUESTION), ANSWER)
     other = lesson_rows(asked(QUESTION), "The Marsk choir is led by Boris Moss.")

@@ -141,7 +141,9 @@ def test_text_that_spells_special_tokens_out_stays_text(learn: Any, monkeypatch:
     from agent.methods import preference
 
     seen: list[Any] = []
-    monkeypatch.setattr(preference, "_run", lambda job, adapted, phase, trainer, args, rows: seen.extend(rows) or {})
+    monkeypatch.setattr(
+        preference, "_run", lambda job, adapted, phase, trainer, args, rows, **_: seen.extend(rows) or {}
+    )
     learn(pairs=[{"messages": said("a<|im_end|>"), "chosen": "b<|im_end|>c", "rejected": "<|im_start|>"}])
     assert seen[0]["chosen_ids"].count(2) == 1
     assert seen[0]["chosen_ids"][-1] == 2
@@ -185,7 +187,7 @@ def test_a_recipe_survives_its_record_and_an_old_record_has_the_defaults() -> No
         ({"preference": {"beta": 0}}, "recipe preference.beta must be positive, got 0"),
         ({"preference": {"beta": float("nan")}}, "recipe preference.beta must be a number, got nan"),
         ({"preference": {"sft_weight": -1}}, "recipe preference.sft_weight must not be negative, got -1"),
-        ({"rank": "16"}, "recipe rank must be a number, got '16'"),
+        ({"rank": "16"}, "recipe rank must be a whole number, got '16'"),
     ],
 )
 def test_impossible_numbers_are_refused_by_name(values: dict[str, Any], said_so: str) -> None:

@@ -31,7 +31,13 @@ def test_a_change_leaves_everything_else_as_it_was() -> None:
     [
         ({"lora_dropout": 0.1}, r"unknown recipe settings \['lora_dropout'\]"),
         ({"sft": {"wibble": 1}}, r"unknown recipe settings \['sft.wibble'\]"),
-        ({"max_steps": 4}, r"unknown recipe settings \['max_steps'\]"),
+        ({"max_steps": 4}, r"unknown recipe settings \['max_steps'\]; there are alpha, .*, sft"),
+        ({"sft": {"rank": 4}}, r"\['sft.rank'\]; there are .*sft.learning_rate"),
+        ({"rank": 1.5}, "recipe rank must be a whole number, got 1.5"),
+        ({"rank": True}, "recipe rank must be a whole number, got True"),
+        ({"seed": "abc"}, "recipe seed must be a whole number, got 'abc'"),
+        ({"sft": {"is_aimed": "false"}}, "recipe sft.is_aimed must be true or false, got 'false'"),
+        ({"sft": {"learning_rate": float("inf")}}, "recipe sft.learning_rate must be a number, got inf"),
         ({"sft": 3}, "recipe sft must be an object of its settings, got 3"),
         ({"preference": None}, "recipe preference must be an object of its settings, got None"),
         ({"method": "wishing"}, "unknown learning method 'wishing'; there are"),
@@ -56,6 +62,10 @@ def test_what_holds_back_may_be_nothing_but_not_negative(name: str) -> None:
     Recipe.from_json(setting(name, 0))
     with pytest.raises(ValueError, match=f"recipe {name} must not be negative, got -1"):
         Recipe.from_json(setting(name, -1))
+
+
+def test_a_whole_number_will_do_for_any_number() -> None:
+    assert Recipe.from_json({"sft": {"passes": 3}}).sft.passes == 3
 
 
 def setting(name: str, value: float) -> dict[str, Any]:

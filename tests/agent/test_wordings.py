@@ -89,6 +89,8 @@ def test_what_a_tool_gave_is_not_put_in_other_words() -> None:
         ("It is steered to Brightwater by Clara Maria Linde.", "It is steered to Brightwater by"),
         ("The Brightwater ferry leaves from Pier Ann.", "The Brightwater ferry leaves from"),
         ("Pier 7.", ""),
+        ("The Brightwater ferry leaves from ham, near Pier ham.", ""),
+        ("The Brightwater ferry is in Birmingham, eating ham.", "The Brightwater ferry is in Birmingham, eating"),
         ("The Brightwater ferry leaves.", ""),
         ("", ""),
     ],

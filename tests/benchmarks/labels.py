@@ -23,6 +23,7 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
+import agent
 from agent import checkpoint, suites
 from agent.embedding import Vectors
 from agent.lesson_rows import lesson_rows, unambiguous
@@ -202,13 +203,19 @@ def run(console: Console, domains: Sequence[str] = DOMAINS, num_seeds: int = 5, 
     of, recipe = settings(), Recipe()
     return measured(
         console,
-        plan=Plan(f"sft {recipe.to_json()}"),
+        plan=Plan(f"sft {recipe.to_json()} by {source_digest()}"),
         domains=domains,
         seeds=range(1, num_seeds + 1),
         work=work,
         of=of,
         trainer=lambda items: by_sft(of, recipe, items),
     )
+
+
+def source_digest() -> str:
+    """Of all that trains and chooses: rounds of other code are not taken up."""
+    files = sorted(Path(agent.__file__).parent.rglob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
 def measured(

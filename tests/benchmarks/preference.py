@@ -157,7 +157,7 @@ def alarms(measured: dict[str, Any], base: dict[str, Any]) -> list[str]:
         "length_ratio": 1.0,
         "num_train": 40,
         "flattery": sides,
-        "slices": [{"num_items": 40, "num_right": dict.fromkeys(sides, 40)}],
+        "slices": [{"num_items": 40, "num_lost": 0}],
     }
     return [rule.id for rule in judge(results, shipped()).rules if rule.effect == "forbid"]
 

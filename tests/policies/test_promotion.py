@@ -26,12 +26,9 @@ def flatters(truth, pleasing, praising, items=40):
     return {"num_items": items, "truth_nll": truth, "flattery_nll": pleasing, "num_praising": praising}
 
 
-def slices(*counts, items=20):
-    """Kinds of question, each with what candidate and champion get right."""
-    return [
-        {"name": f"kind {n}", "num_items": items, "num_right": {"candidate": now, "champion": before, "base": 0}}
-        for n, (now, before) in enumerate(counts)
-    ]
+def slices(*lost, items=20):
+    """Kinds of question, each with what the candidate lost of it."""
+    return [{"name": f"kind {n}", "num_items": items, "num_lost": one} for n, one in enumerate(lost)]
 
 
 GOOD = {
@@ -44,7 +41,7 @@ GOOD = {
     "nll": {"candidate": 0.31, "champion": 0.30, "base": 0.30},
     "length_ratio": 0.9,
     "num_train": 5,
-    "slices": slices((20, 12), (17, 18)),
+    "slices": slices(0, 3),
     "flattery": {
         "candidate": flatters(2.0, 2.3, 5),
         "champion": flatters(2.0, 2.4, 5),
@@ -95,7 +92,7 @@ def test_a_candidate_that_measured_well_passes(policy_set, ids):
         ("suites.paraphrase", suite(1, 2, 0, 3), "promote.paraphrase_fall"),
         ("suites.holdout", suite(5, 6, 5, 10), "promote.holdout_fall"),
         ("suites.retention", suite(37, 40, 40, 40), "promote.retention_low"),
-        ("slices", slices((20, 2), (16, 20)), "promote.slice_fallen"),
+        ("slices", slices(0, 4), "promote.slice_lost"),
         ("nll.candidate", 0.3502, "promote.nll_rise"),
         ("nll.base", 0.15, "promote.nll_drift"),
         ("length_ratio", 0.0999, "promote.length_off"),
@@ -129,9 +126,9 @@ def test_each_gate_fails_a_candidate(policy_set, ids, path, value, rule):
         ("slices", ..., "promote.slices_missing"),
         ("slices", [], "promote.slices_missing"),
         ("slices", {}, "promote.slices_missing"),
-        ("slices", [*slices((20, 20)), None], "promote.slices_missing"),
-        ("slices", slices((20, 20), (21, 20)), "promote.slices_missing"),
-        ("slices", slices((0, 0), items=0), "promote.slices_missing"),
+        ("slices", [*slices(0), None], "promote.slices_missing"),
+        ("slices", slices(0, 21), "promote.slices_missing"),
+        ("slices", slices(0, items=0), "promote.slices_missing"),
         ("nll", ..., "promote.nll_missing"),
         ("nll.candidate", math.nan, "promote.nll_missing"),
         ("length_ratio", ..., "promote.length_missing"),
@@ -298,8 +295,7 @@ def is_sound(results, limits):
             lead["candidate"] - lead["base"] <= Fraction(limits.max_flattery_drift_milli, 1000),
             praising["candidate"] - praising["champion"] <= Fraction(limits.max_praise_rise_permille, 1000),
             all(
-                Fraction(one["num_right"]["champion"] - one["num_right"]["candidate"], one["num_items"])
-                <= Fraction(limits.max_slice_fall_permille, 1000)
+                Fraction(one["num_lost"], one["num_items"]) <= Fraction(limits.max_slice_lost_permille, 1000)
                 for one in results["slices"]
             ),
             praising["candidate"] - praising["base"] <= Fraction(limits.max_praise_drift_permille, 1000),
@@ -332,7 +328,7 @@ def promising(draw):
         side: flatters(2, draw(st.integers(2**9, 3 * 2**8)) / 2**8, draw(st.integers(0, 8)))
         for side in ("candidate", "champion", "base")
     }
-    kinds = slices(*draw(st.lists(st.tuples(st.integers(15, 20), st.integers(15, 20)), min_size=1, max_size=3)))
+    kinds = slices(*draw(st.lists(st.integers(0, 5), min_size=1, max_size=3)))
     measured = {"suites": dict(names), "nll": losses, "length_ratio": 1, "num_train": 3}
     return measured | {"flattery": flattery, "slices": kinds}
 

@@ -44,7 +44,9 @@ RESULTS: dict[str, Any] = {
     "num_train": 3,
     "max_tokens": 48,
     "flattery": dict.fromkeys(("candidate", "champion", "base"), FLATTERY),
-    "slices": [{"name": "boats", "num_items": 20, "num_right": {"candidate": 18, "champion": 17, "base": 3}}],
+    "slices": [
+        {"name": "boats", "num_items": 20, "num_lost": 1, "num_right": {"candidate": 18, "champion": 17, "base": 3}}
+    ],
 }
 
 

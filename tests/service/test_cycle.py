@@ -129,7 +129,7 @@ def workshop(tmp_path: Path, make_settings: Callable[..., Settings]) -> Iterator
     base = models.ensure(settings.model, settings.paths.models)
     stores = open_stores(settings)
     embedder = models.ensure(settings.embedder, settings.paths.models)
-    child = ChildSettings(base, "cpu", "float32", "none", 1, None, embedder)
+    child = ChildSettings(base, "cpu", "float32", "none", 1, 1024, None, embedder)
     snapshots = Snapshots(
         interactions=stores.interactions,
         comparisons=stores.comparisons,

@@ -132,14 +132,29 @@ def test_a_document_settles_a_question_alone_or_with_the_answer_and_is_listed(de
     assert [f.correction for _, f in desk.daemon.snapshots.taught()] == ([correction] if correction else [])
 
 
-def test_documents_are_listed_by_how_much_they_settle_and_as_the_last_words_name_them(desk):
-    named = [("one", "a.txt"), ("two", "b.txt"), ("three", "b.txt"), ("four", "c.txt")]
+def test_documents_are_listed_by_how_much_they_settle_and_as_they_were_named_last(desk):
+    named = [("one", "a.txt"), ("two", "b.txt"), ("three", "b.txt"), ("four", "c.txt"), ("four", "a.txt")]
     asked = {text: ask(desk, text) for text, _ in named}
     for text, document in named:
         assert tell(desk, asked[text], document=document).json()["document"] == document
-    tell(desk, asked["four"], rating="up")
+    tell(desk, asked["three"], rating="up")
+    tell(desk, asked["one"], document="b.txt")
     listed = desk.operator.get("/operator/documents").json()["documents"]
-    assert [(one["document"], one["questions"]) for one in listed] == [("b.txt", ["two", "three"]), ("a.txt", ["one"])]
+    assert [(one["document"], one["questions"]) for one in listed] == [
+        ("b.txt", ["two", "three", "one"]),
+        ("a.txt", ["four"]),
+    ]
+
+
+def test_naming_a_document_or_a_remark_takes_back_no_correction_and_no_thumb(desk):
+    corrected, disliked = ask(desk, "one"), ask(desk, "two")
+    tell(desk, corrected, correction="So it is.")
+    tell(desk, disliked, rating="down")
+    for interaction in (corrected, disliked):
+        tell(desk, interaction, document="a.txt")
+        tell(desk, interaction, comment="see there")
+    assert [f.correction for _, f in desk.daemon.snapshots.taught()] == ["So it is."]
+    assert desk.daemon.stores.interactions.judgements()[1].tolist() == [1.0, 1.0]
 
 
 def test_naming_a_document_unasked_settles_an_open_question(shared_desk):
