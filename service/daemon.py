@@ -6,8 +6,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
-from functools import cached_property
-from threading import Lock
 
 import numpy as np
 import structlog
@@ -34,6 +32,7 @@ from service.loading import LoadedEmbedder, child_settings, model_loader
 from service.lock import StateLock
 from service.metrics import Metrics
 from service.nearby import Nearby
+from service.once import Once
 from service.placing import Placing
 from service.questions import Budget, Questions
 from service.review import Reviews
@@ -74,6 +73,7 @@ class Daemon:
         self.stores = open_stores(settings)
         require_pin(self.stores, settings.model, self.base.id)
         self.policy_set: PolicySet = shipped()
+        self.scoring, self.questions = Once(self._new_scoring), Once(self._new_questions)  # they load the index
         self.sentence_embedder = LoadedEmbedder(self.embedder)
         self.loader = model_loader(settings, self.base, self.sentence_embedder)
         self.rollout = self._rollout()
@@ -82,7 +82,7 @@ class Daemon:
         self.teaching = Teaching(self.stores.interactions, self.stores.labels, self.stores.comparisons)
         child = child_settings(settings, self.base, self.embedder)
         self.snapshots = self._snapshots(child)
-        nearby = Nearby(self.stores.interactions, lambda: self.scoring.index)
+        nearby = Nearby(self.stores.interactions, lambda: self.scoring().index)
         self.evaluations = Evaluations(taught=self.snapshots.taught, nearby=nearby.found, paths=self.paths, child=child)
         self.cycle = self._cycle()
         self.decisions = Decisions(
@@ -101,11 +101,9 @@ class Daemon:
             rollout=self.rollout,
             cycle=self.cycle,
             health=self.health,
-            scoring=lambda: self.scoring,
-            questions=lambda: self.questions,
+            scoring=self.scoring,
+            questions=self.questions,
         )
-        self._scoring: Scoring | None = None
-        self._one_scoring = Lock()
         self.scheduler = Scheduler(self.rounds.timers())
 
     @property
@@ -158,14 +156,6 @@ class Daemon:
             timeout_seconds=self.settings.train_timeout_seconds,
         )
 
-    @property
-    def scoring(self) -> Scoring:
-        """Built when there is first something to score, or to look for near it. Thread-safe: there is one."""
-        with self._one_scoring:
-            if self._scoring is None:
-                self._scoring = self._new_scoring()
-            return self._scoring
-
     def _new_scoring(self) -> Scoring:
         embedder = self.sentence_embedder()
         return Scoring(
@@ -176,15 +166,14 @@ class Daemon:
             signal_name=self.settings.uncertainty_signal,
         )
 
-    @cached_property
-    def questions(self) -> Questions:
+    def _new_questions(self) -> Questions:
         s = self.settings
         return Questions(
             interactions=self.stores.interactions,
             labels=self.stores.labels,
             comparisons=self.stores.comparisons,
             pool=self.stores.pool,
-            index=self.scoring.index,
+            index=self.scoring().index,
             certainty=self.certainty,
             policy_set=self.policy_set,
             budget=Budget(s.ask_per_day, s.ask_per_person, s.ask_threshold),

@@ -1,11 +1,10 @@
 """Sealed models to models in memory: verified as they are read, with the settings of this daemon."""
 
-from threading import Lock
-
 from agent.embedding import EmbedderError, NamedEmbedder, SentenceEmbedder
 from agent.serving import EngineSettings, ModelLoader
 from service.config import Settings
 from service.models import SealedModel
+from service.once import Once
 from service.paths import kernel_directory
 from service.snapshots import ChildSettings
 from store import artifacts
@@ -46,8 +45,7 @@ class LoadedEmbedder:
 
     def __init__(self, model: SealedModel) -> None:
         self._model = model
-        self._loaded: SentenceEmbedder | None = None
-        self._lock = Lock()
+        self._loaded = Once(self._load)
 
     @property
     def id(self) -> str:
@@ -55,10 +53,7 @@ class LoadedEmbedder:
 
     def __call__(self) -> SentenceEmbedder:
         """EmbedderError when its files are not the sealed ones, or do not load."""
-        with self._lock:
-            if self._loaded is None:
-                self._loaded = self._load()
-            return self._loaded
+        return self._loaded()
 
     def _load(self) -> SentenceEmbedder:
         try:

@@ -145,9 +145,7 @@ class Feedback:
 
 @dataclass(frozen=True, slots=True)
 class LabelTask:
-    """A question to a person about one interaction, with the reason it is asked; with `other_id`, another answer to the
-    same, which of the two is better.
-    """
+    """A question to a person about one interaction; with `other_id`, which of two answers to the same is better."""
 
     id: str
     interaction_id: str

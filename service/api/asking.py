@@ -12,7 +12,8 @@ from agent.engine import Event, Sampling
 from service.api.errors import ApiError
 from service.api.parts import Parts
 from service.api.schemas import SamplingFields
-from service.turns import Asked, Question, Turn
+from service.turn import Question, Turn
+from service.turns import Asked
 from store.records import FinishReason
 
 CHECKPOINT_HEADER = "X-Honed-Checkpoint"

@@ -16,7 +16,8 @@ from service.api.errors import ApiError
 from service.api.parts import Parts
 from service.api.schemas import ChatRequest
 from service.api.tools import calls_of, form_of, offered, written_out
-from service.turns import Asked, Turn
+from service.turn import Turn
+from service.turns import Asked
 from store.records import FinishReason
 
 

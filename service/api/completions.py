@@ -14,7 +14,8 @@ from service.api.errors import ApiError
 from service.api.parts import Parts
 from service.api.schemas import CompletionRequest, DetokenizeRequest, TokenizeRequest
 from service.api.tools import plain
-from service.turns import Asked, Turn
+from service.turn import Turn
+from service.turns import Asked
 from store.records import FinishReason
 
 DEFAULT_MAX_TOKENS = 16  # as OpenAI's

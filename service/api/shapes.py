@@ -6,7 +6,7 @@ from itertools import accumulate
 from typing import Any
 
 from agent.engine import Token
-from service.turns import Turn
+from service.turn import Turn
 
 encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 

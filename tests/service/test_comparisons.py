@@ -80,7 +80,7 @@ def test_a_question_about_two_answers_shows_both_and_is_settled_by_one_word(desk
 
 
 @pytest.mark.parametrize(
-    ("is_pair", "action"), [(True, "right"), (True, "exclude"), (False, "first"), (False, "unknown")]
+    ("is_pair", "action"), [(True, "right"), (True, "exclude"), (False, "first"), (False, "neither")]
 )
 def test_a_question_is_settled_by_what_fits_it_only(desk: Desk, is_pair: bool, action: str) -> None:
     first, second = two_answers(desk)

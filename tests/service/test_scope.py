@@ -375,7 +375,7 @@ def test_a_candidate_is_also_asked_what_was_asked_near_and_never_taught(make_dae
     daemon = desk.daemon
     teach(daemon)
     desk.ask("What is the code of zulu?")
-    while daemon.scoring.score_new():
+    while daemon.scoring().score_new():
         pass
     cycle = another_cycle(daemon, InstantChildren())
     run = start(cycle)
