@@ -44,7 +44,8 @@ PARTS: Mapping[str, Part] = {
         "A real daemon on the real model. A hundred invented facts, five a day, each corrected once through "
         "feedback; every night a run, an evaluation, and a signed approval if policy lets it pass. Each run "
         "begins at the base and is taught all that stands. Facts are asked at the endpoint, as they were "
-        "taught and in a paraphrase that no row holds, and are right by an answer key.",
+        "taught, in a paraphrase that no row holds, and in another one (*otherwise*) that was written when "
+        "wordings and recipe stood; an answer that holds the fact's value is right.",
         nights.run,
     ),
     "arms": Part(
