@@ -78,13 +78,21 @@ def judged(count: int) -> list[Example]:
 def test_detection_tells_a_good_signal_from_the_control_and_calibrates_both() -> None:
     examples = judged(400)
     wrong = np.array([one.is_wrong for one in examples], dtype=float)
-    ways = {one.name: one for one in scored(examples)}
+    ways = {one.name: one for one in scored(examples, list(map(str, range(len(examples)))))}
     assert ways["mean_entropy"].auroc(wrong) > 0.75
     assert ways["length"].auroc(wrong) < 0.6
     assert ways[detection.LEARNT].auroc(wrong) > 0.75
     assert max(one.ece(wrong) for one in ways.values()) < 0.15
     low, high = detection.interval(wrong, ways["mean_entropy"], ways["length"])
     assert 0 < low < high < 0.5
+
+
+def test_all_wordings_of_a_question_are_in_one_fold_and_folds_are_about_equal() -> None:
+    groups = [f"question {number % 50}" for number in range(150)]
+    fold = detection.folds(groups, seed=1)
+    assert all(len(set(fold[number::50])) == 1 for number in range(50))
+    assert np.bincount(fold).tolist() == [30] * 5
+    assert fold.tolist() != detection.folds(groups, seed=2).tolist()
 
 
 def test_true_probabilities_still_show_an_error_by_chance_and_less_with_more_answers() -> None:
