@@ -39,6 +39,7 @@ from tests.benchmarks import surveyed
 from tests.benchmarks.asking import Files, ask, served, settings, vectors
 from tests.benchmarks.choosing import ARMS, PoolState
 from tests.benchmarks.curves import interval, labels_needed, ratio
+from tests.benchmarks.detection import auroc
 from tests.benchmarks.domains import Item, domain
 from tests.benchmarks.findings import Finding, at_most, tell
 from tests.benchmarks.own import CACHE
@@ -275,7 +276,20 @@ def findings(name: str, plan: Plan, rows: dict[str, list[list[Row]]]) -> list[Fi
     for arm, replicates in rows.items():
         spent = np.mean([_num_wasted(replicate) for replicate in replicates])
         found.append(Finding(name, f"{arm}: of {sum(plan.rounds)} labels, on what was right already", f"{spent:.1f}"))
+    found.append(Finding(name, "AUROC of the uncertainty on what has no label, by labels", _told_apart(plan, rows)))
     return found
+
+
+def _told_apart(plan: Plan, rows: dict[str, list[list[Row]]]) -> str:
+    """How well the newest adapter's uncertainty finds its wrong answers, mean over arms and seeds."""
+    by_round: dict[int, list[float]] = {labels: [] for labels in plan.budgets}
+    for replicate in (replicate for replicates in rows.values() for replicate in replicates):
+        for row in replicate:
+            known = set(row["known"])
+            wrong = np.array([id_ not in known for id_ in row["uncertainty"]], dtype=float)
+            if 0 < wrong.sum() < len(wrong):
+                by_round[len(row["labelled"])].append(auroc(np.array(list(row["uncertainty"].values())), wrong))
+    return ", ".join(f"{labels}: {np.mean(found):.2f}" for labels, found in by_round.items() if found)
 
 
 def _num_wasted(replicate: Sequence[Row]) -> int:
