@@ -15,7 +15,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PoolState:
-    """What has no label yet: ids (N), the uncertainty (N,) of the newest checkpoint's answers, in any unit, and the
+    """What has no label yet: ids (N), the uncertainty (N,) of the answers that were logged, in any unit, and the
     questions' unit vectors (N, dim); `taken` (T, dim) are the vectors of those that have one. `seed` is the
     replicate's and the round's.
     """

@@ -1,8 +1,9 @@
 """How many labels to the same accuracy, chosen or at random? `make bench-labels`
 
 The real default model. Of each domain a pool, and test items apart from it; both arms begin from the same labels at
-random, and after each round a fresh adapter is trained on all labels so far, with the same replay. Each round's result
-is a line of WORK/rounds.jsonl as soon as it is there: a run that was stopped takes up where it was.
+random, and after each round a fresh adapter is trained on all labels so far, with the same replay. As in a daemon's
+log, every question was asked once, and answered by the base. Each round's result is a line of WORK/rounds.jsonl as soon
+as it is there: a run that was stopped takes up where it was.
 """
 
 import argparse
@@ -11,7 +12,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -65,6 +66,7 @@ class Plan:
     warm_up: int = 15
     rounds: tuple[int, ...] = (20, 20)
     uncertainty: str = DEFAULT_SIGNAL
+    logged_from: str = "base"  # who answered when people asked: its doubt is what the daemon has
 
     @property
     def budgets(self) -> list[int]:
@@ -114,15 +116,17 @@ class Replicate:
         train: Train,
         loader: ModelLoader,
         embed: Callable[[Sequence[str]], Vectors],
+        doubt: Mapping[str, float],
         notebook: Notebook,
     ) -> None:
+        """`doubt` has the uncertainty of the answer that was logged, by the item's group."""
         if len(items) < plan.num_test + plan.num_pool:
             raise ValueError(f"{len(items)} items of {name} are too few for {plan.num_test} + {plan.num_pool}")
         order = [items[place] for place in np.random.default_rng(seed).permutation(len(items))]
         self.test = order[: plan.num_test]
         self.pool = {item.group: item for item in order[plan.num_test :][: plan.num_pool]}
         self._vectors = dict(zip(self.pool, embed([item.question for item in self.pool.values()]), strict=True))
-        self._plan, self._seed = plan, seed
+        self._plan, self._seed, self._doubt = plan, seed, doubt
         self._train, self._loader, self._notebook = train, loader, notebook
         self._named: Row = {"domain": name, "seed": seed, "plan": plan.digest(items)}
 
@@ -155,13 +159,12 @@ class Replicate:
         tested, pooled = answers[: len(self.test)], dict(zip(self.pool, answers[len(self.test) :], strict=True))
         rest = [id_ for id_ in self.pool if id_ not in set(labelled)]
         right = {id_: self.pool[id_].is_right(answer.text) for id_, answer in pooled.items()}
-        unsure = signal(self._plan.uncertainty)
         return {
             "labelled": list(labelled),
             "lenient": [item.is_right(answer.text) for item, answer in zip(self.test, tested, strict=True)],
             "strict": [item.is_exact(answer.text) for item, answer in zip(self.test, tested, strict=True)],
             "pool": list(right.values()),
-            "uncertainty": {id_: unsure(pooled[id_].tokens) or 0.0 for id_ in rest},
+            "uncertainty": {id_: self._doubt[id_] for id_ in rest},
             "known": [id_ for id_ in rest if right[id_]],
         }
 
@@ -234,7 +237,7 @@ def measured(
     found = []
     for name in domains:
         items = domain(name)
-        train = trainer(items)
+        train, doubt = trainer(items), doubts(plan, loader, items)
         rows: dict[str, list[list[Row]]] = {arm: [] for arm in ARMS}
         for seed in seeds:
             replicate = Replicate(
@@ -245,12 +248,20 @@ def measured(
                 train=train,
                 loader=loader,
                 embed=lambda texts: vectors(of, texts),
+                doubt=doubt,
                 notebook=notebook,
             )
             for arm, so_far in rows.items():
                 so_far.append(replicate.run(arm, lambda row: console.print(_told(row))))
         found += findings(name, plan, rows)
     return found
+
+
+def doubts(plan: Plan, loader: ModelLoader, items: Sequence[Item]) -> dict[str, float]:
+    """How unsure the base is of its answer to each, by the items' groups."""
+    unsure = signal(plan.uncertainty)
+    answers = ask(loader, None, [item.question for item in items], MAX_TOKENS)
+    return {item.group: unsure(answer.tokens) or 0.0 for item, answer in zip(items, answers, strict=True)}
 
 
 def findings(name: str, plan: Plan, rows: dict[str, list[list[Row]]]) -> list[Finding]:
@@ -276,12 +287,18 @@ def findings(name: str, plan: Plan, rows: dict[str, list[list[Row]]]) -> list[Fi
     for arm, replicates in rows.items():
         spent = np.mean([_num_wasted(replicate) for replicate in replicates])
         found.append(Finding(name, f"{arm}: of {sum(plan.rounds)} labels, on what was right already", f"{spent:.1f}"))
-    found.append(Finding(name, "AUROC of the uncertainty on what has no label, by labels", _told_apart(plan, rows)))
+    found.append(
+        Finding(
+            name,
+            "AUROC of the logged uncertainty for what is wrong now, of what has no label, by labels",
+            _told_apart(plan, rows),
+        )
+    )
     return found
 
 
 def _told_apart(plan: Plan, rows: dict[str, list[list[Row]]]) -> str:
-    """How well the newest adapter's uncertainty finds its wrong answers, mean over arms and seeds."""
+    """How well the logged uncertainty finds what the newest adapter gets wrong, mean over arms and seeds."""
     by_round: dict[int, list[float]] = {labels: [] for labels in plan.budgets}
     for replicate in (replicate for replicates in rows.values() for replicate in replicates):
         for row in replicate:

@@ -64,9 +64,9 @@ PARTS: Mapping[str, Part] = {
         "same 15 labels to begin with; then two rounds of 20, chosen by the daemon's own acquisition or at random, "
         "with a fresh adapter trained on all of them each round. *Lenient* and *strict* are of 60 test items apart "
         "from the pool; *pool* is of the 120 questions that labels are chosen from, labelled ones included. Intervals "
-        "are by a paired bootstrap over seeds and items. Where choosing gains little, the last row of a domain says "
-        "why: an adapter trained on a few labels is sure of what it never saw, and its uncertainty finds its wrong "
-        "answers less well than the base's does (*Finding wrong answers*). And one capital does not teach another.",
+        "are by a paired bootstrap over seeds and items. Every question was asked once before, and answered by the "
+        "base: its uncertainty is what there is to choose by, and the last row of a domain tells what that is worth "
+        "for what an adapter gets wrong. One capital does not teach another, so test items show little of them.",
         labels.run,
     ),
     "detection": Part(
