@@ -52,9 +52,9 @@ PARTS: Mapping[str, Part] = {
         "What keeps what the base knew",
         "bench-arms",
         "The last of the twenty nights trained in other ways, each once, on the same hundred facts and "
-        "evaluated alike. *Kept* are the retention questions that the base gets right; *loss* is the rise on "
-        "the base's own answers, in nats a token; *length* is of its answers to retention questions over the "
-        "base's.",
+        "evaluated alike; *paraphrased* and *otherwise* are the two paraphrases. *Kept* are the retention questions "
+        "that the base gets right; *loss* is the rise on the base's own answers, in nats a token; *length* is of its "
+        "answers to retention questions over the base's.",
         arms.run,
     ),
     "labels": Part(
