@@ -35,7 +35,7 @@ demo: .venv/installed  ## The whole cycle on the real model, in a directory of i
 bench: .venv/tested  ## All of serving's figures, in one table and in docs/serving.md (fifty minutes; ten more once, to build the others)
 	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.bench
 
-bench-learning: .venv/tested  ## All of learning's figures, in tables and in docs/learning.md (three hours)
+bench-learning: .venv/tested  ## All of learning's figures, in tables and in docs/learning.md (two and a half hours)
 	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.learning
 
 bench-peers: .venv/tested  ## Tokens a second beside llama.cpp, vLLM, transformers serve and generate()
@@ -62,7 +62,7 @@ bench-curation: .venv/tested  ## What curation drops of 100,000 rows, and what i
 bench-lessons: .venv/tested  ## What one run on 20 invented facts teaches, and what it makes forget (three minutes)
 	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.lessons
 
-bench-arms: .venv/tested  ## What keeps what the base knew: four ways to hold an adapter, on 100 invented facts (twenty minutes)
+bench-arms: .venv/tested  ## What keeps what the base knew: four ways to hold an adapter, on 100 invented facts (twelve minutes)
 	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.learning arms
 
 bench-nights: .venv/tested  ## Twenty nights of five corrections each, and what is left of the first (an hour)
@@ -71,10 +71,10 @@ bench-nights: .venv/tested  ## Twenty nights of five corrections each, and what 
 bench-train: .venv/tested  ## How fast training is, and 45 corrections to a verdict (ten minutes)
 	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.learning training
 
-bench-detection: .venv/tested  ## How well uncertainty tells wrong answers from right ones (five minutes)
+bench-detection: .venv/tested  ## How well uncertainty tells wrong answers from right ones (two minutes)
 	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.learning detection
 
-bench-labels: .venv/tested  ## Labels to the same accuracy: active beside random, over five seeds (hours; takes up where it stopped)
+bench-labels: .venv/tested  ## Labels to the same accuracy: active beside random, over five seeds (35 minutes; takes up where it stopped)
 	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.learning labels
 
 bench-preference: .venv/tested  ## Do hidden preferences of simulated raters reach the model, does flattery raise the alarm (forty minutes)
