@@ -128,8 +128,9 @@ def measure(on: Bench, taught: Sequence[Invented], adapter: Files) -> Learnt:
     questions = list(chain.from_iterable(wordings))
     found, after = answers(on.loader, adapter, questions + [item["question"] for item, _ in on.kept], on.own)
     again = found[len(questions) :]
-    is_known = [fact.is_known(answer) for fact, answer in zip([*taught] * 3, found, strict=False)]
-    asked, paraphrased, otherwise = np.array(is_known).reshape(3, -1).tolist()
+    pairs = zip([*taught] * len(wordings), found[: len(questions)], strict=True)
+    is_known = [fact.is_known(answer) for fact, answer in pairs]
+    asked, paraphrased, otherwise = np.array(is_known).reshape(len(wordings), -1).tolist()
     return Learnt(
         asked=asked,
         paraphrased=paraphrased,
