@@ -5,7 +5,8 @@ import gc
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import structlog
@@ -14,7 +15,6 @@ from fastapi import FastAPI
 
 from agent.dataset import DatasetSettings
 from agent.recipe import Recipe
-from agent.scope import Scope, scope_of
 from policies.engine import PolicySet, shipped
 from service import models, notify
 from service.access import Access
@@ -83,7 +83,9 @@ class Daemon:
         child = child_settings(settings, self.base, self.embedder)
         self.snapshots = self._snapshots(child)
         nearby = Nearby(self.stores.interactions, lambda: self.scoring().index)
-        self.evaluations = Evaluations(taught=self.snapshots.taught, nearby=nearby.found, paths=self.paths, child=child)
+        self.evaluations = Evaluations(
+            taught=self.snapshots.taught, nearby=nearby.found, questions=self.questions, paths=self.paths, child=child
+        )
         self.cycle = self._cycle()
         self.decisions = Decisions(
             registry=self.stores.registry,
@@ -128,19 +130,16 @@ class Daemon:
         )
 
     def _snapshots(self, child: ChildSettings) -> Snapshots:
+        s = self.settings
         return Snapshots(
             interactions=self.stores.interactions,
             comparisons=self.stores.comparisons,
             policy_set=self.policy_set,
             paths=self.paths,
             child=child,
-            settings=DatasetSettings(holdout_share=self.settings.holdout_share),
-            scope=self._scope if self.settings.scope == "near" else None,
+            settings=DatasetSettings(holdout_share=s.holdout_share),
+            scope=partial(self.sentence_embedder.scope, s.scope_nearness) if s.scope == "near" else None,
         )
-
-    def _scope(self, questions: Iterable[str]) -> Scope:
-        embedder = self.sentence_embedder
-        return scope_of(questions, embedder(), embedder.id, self.settings.scope_nearness)
 
     def _cycle(self) -> Cycle:
         return Cycle(
@@ -175,6 +174,7 @@ class Daemon:
             pool=self.stores.pool,
             index=self.scoring().index,
             certainty=self.certainty,
+            champion=lambda: self.stores.registry.champion(self.base.id),
             policy_set=self.policy_set,
             budget=Budget(s.ask_per_day, s.ask_per_person, s.ask_threshold),
             draw=np.random.default_rng(),

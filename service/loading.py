@@ -1,6 +1,9 @@
 """Sealed models to models in memory: verified as they are read, with the settings of this daemon."""
 
+from collections.abc import Iterable
+
 from agent.embedding import EmbedderError, NamedEmbedder, SentenceEmbedder
+from agent.scope import Scope, scope_of
 from agent.serving import EngineSettings, ModelLoader
 from service.config import Settings
 from service.models import SealedModel
@@ -37,6 +40,7 @@ def child_settings(settings: Settings, base: SealedModel, embedder: SealedModel)
         settings.max_context,
         kernel_directory(),
         embedder,
+        settings.uncertainty_signal,
     )
 
 
@@ -54,6 +58,10 @@ class LoadedEmbedder:
     def __call__(self) -> SentenceEmbedder:
         """EmbedderError when its files are not the sealed ones, or do not load."""
         return self._loaded()
+
+    def scope(self, nearness: float, questions: Iterable[str]) -> Scope:
+        """The scope of an adapter that is taught these questions. ValueError when there are none."""
+        return scope_of(questions, self(), self.id, nearness)
 
     def _load(self) -> SentenceEmbedder:
         try:

@@ -2,13 +2,15 @@
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import compress, islice
 
 import numpy as np
 
-from agent.acquisition.choosing import Choice, choose, plan, reason, shortlist
+from agent.acquisition.choosing import Choice, choose, likely, plan, reason, shortlist
 from agent.acquisition.factors import SEARCHED, Log, Vectors, cheap_factors, repairability
+from agent.scope import Scope
 from policies.engine import PolicySet
 from policies.labeling import AskFacts, should_ask
 from service.certainty import Certainty
@@ -22,6 +24,9 @@ from store.vectors import VectorIndex
 DAY_SECONDS = 86_400
 HOUR_SECONDS = 3_600
 HOURS = 4  # that a day's questions take at least: they are not all spent on what comes first
+MAX_LIKELY = 100  # open questions that a candidate is asked: a few days' worth
+LIKELY_SEARCHED = 1_000  # looked at for them: most may be outside its scope
+MAX_PROMPT = 512  # tokens of each
 TAKEN = 10_000  # asked or judged before, the newest of them, that a question must not repeat
 
 
@@ -50,6 +55,7 @@ class Questions:
         pool: Pool,
         index: VectorIndex,
         certainty: Certainty,
+        champion: Callable[[], str],
         policy_set: PolicySet,
         budget: Budget,
         draw: np.random.Generator,
@@ -61,6 +67,7 @@ class Questions:
         self._pool = pool
         self._index = index
         self._certainty = certainty
+        self._champion = champion
         self._policy_set = policy_set
         self._budget = budget
         self._draw = draw
@@ -80,6 +87,22 @@ class Questions:
         seqs = [int(columns.seq[choice.place]) for choice in chosen]
         whole = zip(self._pool.ids(seqs), self._vectors(seqs), chosen, strict=True)
         return sum(self._put(id_, vector, choice, now) for id_, vector, choice in whole)
+
+    def likely(self, scope: Scope | None) -> list[Interaction]:
+        """Open questions inside a candidate's scope that would be asked about next: those of which to know how unsure
+        the candidate is, for the doubt that was logged is another checkpoint's.
+        """
+        columns = self._pool.columns()
+        log = self._log(columns)
+        seqs = columns.seq[likely(log, cheap_factors(log), LIKELY_SEARCHED)].tolist()
+        if scope is not None:
+            seqs = list(compress(seqs, scope.covers_each(self._vectors(seqs))))
+        found = map(self._interactions.get, self._pool.ids(seqs))
+        return list(islice((one for one in found if one and one.prompt_tokens <= MAX_PROMPT), MAX_LIKELY))
+
+    def doubt(self, checkpoint_id: str, doubts: Mapping[str, float]) -> None:
+        """How unsure, in the signal's unit, a checkpoint is of what was asked, by interactions."""
+        self._pool.add_doubts(checkpoint_id, doubts)
 
     def _choose(self, columns: Columns, size: int, now: float) -> list[Choice]:
         asked = {arm: sum(states.values()) for arm, states in self._labels.count_by_arm().items()}
@@ -107,6 +130,7 @@ class Questions:
             question=columns.question,
             repairability=by_person[columns.principal],
             is_open=columns.is_open,
+            doubt=self._pool.doubts(self._champion(), columns.seq),
         )
 
     def _vectors(self, seqs: list[int]) -> Vectors:

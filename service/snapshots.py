@@ -55,6 +55,7 @@ class ChildSettings:
     max_context: int
     kernels: Path | None
     embedder: SealedModel
+    signal: str  # of uncertainty
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -68,6 +69,7 @@ class ChildSettings:
             "kernels": str(self.kernels) if self.kernels else None,
             "embedder_id": self.embedder.id,
             "embedder_dir": str(self.embedder.path),
+            "signal": self.signal,
         }
 
 

@@ -82,6 +82,12 @@ def shortlist(log: Log, cheap: Cheap, planned: Plan, draw: np.random.Generator, 
     return Shortlist(np.concatenate([picked, drawn]), is_random, planned)
 
 
+def likely(log: Log, cheap: Cheap, size: int) -> Ints:
+    """Places of what is likely to be asked about next, as far as the cheap factors tell: each question once."""
+    fit = np.flatnonzero(log.is_open & ~cheap.is_outlier)
+    return _best(fit, cheap.product[fit], log.question[fit], size)
+
+
 def choose(
     log: Log,
     cheap: Cheap,

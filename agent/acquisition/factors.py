@@ -33,6 +33,7 @@ class Log:
     question: Ints  # the same key is the same question
     repairability: Floats  # how likely a person, a document or a verifier settles it
     is_open: Bools
+    doubt: Floats  # of the checkpoint that answers now, which was asked again, in nats; NaN where it was not
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class Cheap:
 
 def cheap_factors(log: Log) -> Cheap:
     rank, is_outlier = ranked(log.uncertainty, log.checkpoint)
+    rank = reordered(rank, log.doubt)
     times = times_asked(log.question, log.principal)
     return Cheap(rank, is_outlier, times, rank * demand(times) * log.repairability)
 
@@ -66,6 +68,17 @@ def ranked(uncertainty: Floats, checkpoint: Ints, window: int = WINDOW) -> tuple
             below = np.searchsorted(recent, uncertainty[places], side="left") / len(recent)
             is_outlier[places] = below >= OUTLIER_RANK
     return rank, is_outlier
+
+
+def reordered(rank: Floats, doubt: Floats) -> Floats:
+    """The ranks (N), where those asked again have changed places among themselves to stand in the order of their new
+    doubt (N, NaN elsewhere). What one checkpoint doubts can't be compared with another's, and the most doubtful are
+    asked again: a rank among these alone would say nothing beside the others.
+    """
+    again = np.flatnonzero(~np.isnan(doubt))
+    found = rank.copy()
+    found[again[np.argsort(doubt[again], kind="stable")]] = np.sort(rank[again])
+    return found
 
 
 def times_asked(question: Ints, principal: Ints) -> Ints:

@@ -14,6 +14,7 @@ from agent.acquisition.choosing import (
     Choice,
     Plan,
     choose,
+    likely,
     outcomes,
     plan,
     reason,
@@ -30,6 +31,7 @@ from agent.acquisition.factors import (
     demand,
     density,
     ranked,
+    reordered,
     repairability,
     score,
     times_asked,
@@ -49,6 +51,7 @@ def log_of(count: int, **columns: object) -> Log:
         "question": np.arange(count),
         "repairability": np.ones(count),
         "is_open": np.ones(count, dtype=np.bool_),
+        "doubt": np.full(count, np.nan),
     }
     return Log(**(values | {name: np.asarray(column) for name, column in columns.items()}))
 
@@ -98,6 +101,23 @@ def test_uncertainty_counts_by_rank_among_recent_answers_of_the_same_checkpoint(
     assert rank.tolist() == [0.25, 0.5, 0.75, 1.0, 0.5, 1.0]
     rank, _ = ranked(np.array([9.0, 9.0, 1.0, 2.0]), np.zeros(4, dtype=int), window=2)
     assert rank.tolist() == [1.0, 1.0, 0.5, 1.0]
+
+
+def test_those_asked_again_change_places_among_themselves_and_no_others_move() -> None:
+    rank, none = np.array([0.9, 0.2, 0.6, 0.4]), np.nan
+    assert reordered(rank, np.array([1.0, none, 3.0, 2.0])).tolist() == [0.4, 0.2, 0.9, 0.6]
+    assert reordered(rank, np.full(4, none)).tolist() == rank.tolist()
+
+
+def test_what_the_checkpoint_that_answers_now_doubts_goes_before_what_was_doubted_once() -> None:
+    log = log_of(3, uncertainty=[3.0, 2.0, 1.0], doubt=[0.1, 0.2, np.nan])
+    assert likely(log, cheap_factors(log), 2).tolist() == [1, 0]
+
+
+def test_what_is_likely_asked_next_is_open_no_outlier_and_each_question_once() -> None:
+    uncertainty = np.arange(100.0)
+    log = log_of(100, uncertainty=uncertainty, question=np.r_[np.arange(97), 96, 98, 99], is_open=uncertainty != 95)
+    assert likely(log, cheap_factors(log), 3).tolist() == [97, 94, 93]
 
 
 def test_an_answer_without_tokens_has_no_rank_and_changes_none() -> None:

@@ -19,7 +19,8 @@ Files = dict[str, bytes]
 
 def settings(**changes: Any) -> Settings:
     """On all of this machine's cores, and with room for any number of questions at once."""
-    return Settings(**({"device": "cpu", "threads": os.cpu_count() or 1, "max_waiting": 1 << 20} | changes))
+    values: dict[str, Any] = {"device": "cpu", "threads": os.cpu_count() or 1, "max_waiting": 1 << 20}
+    return Settings(**(values | changes))
 
 
 def served(of: Settings) -> ModelLoader:

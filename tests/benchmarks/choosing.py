@@ -15,13 +15,14 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PoolState:
-    """What has no label yet: ids (N), the uncertainty (N,) of the answers that were logged, in any unit, and the
-    questions' unit vectors (N, dim); `taken` (T, dim) are the vectors of those that have one. `seed` is the
-    replicate's and the round's.
+    """What has no label yet: ids (N), the uncertainty (N,) of the answers that were logged and of those that the newest
+    adapter gives (`doubt`), in nats, and the questions' unit vectors (N, dim); `taken` (T, dim) are those of what has a
+    label. `seed` is the replicate's and the round's.
     """
 
     ids: Sequence[str]
-    uncertainties: Floats
+    logged: Floats
+    doubt: Floats
     vectors: Vectors
     taken: Vectors
     seed: int
@@ -40,7 +41,15 @@ def dense_uncertain(state: PoolState, count: int) -> list[str]:
     """
     num = len(state.ids)
     nobody = np.zeros(num, dtype=np.int64)
-    log = Log(state.uncertainties, nobody, nobody, np.arange(num), np.ones(num), np.ones(num, dtype=np.bool_))
+    log = Log(
+        uncertainty=state.logged,
+        checkpoint=nobody,
+        principal=nobody,
+        question=np.arange(num),
+        repairability=np.ones(num),
+        is_open=np.ones(num, dtype=np.bool_),
+        doubt=state.doubt,
+    )
     cheap, draw = cheap_factors(log), np.random.default_rng(state.seed)
     short = shortlist(log, cheap, plan(count, {Arm.WARM_UP: WARM_UP}), draw)
     vectors = state.vectors[short.places]

@@ -153,7 +153,8 @@ class Said:
 
 def run(console: Console) -> list[Finding]:
     draw = random.Random(11)
-    rows, expected = [], {}
+    rows: list[Row] = []
+    expected: dict[str, str] = {}
     for rule, company in planted(draw):
         first = len(rows)
         rows += company
@@ -167,7 +168,17 @@ def run(console: Console) -> list[Finding]:
         comparisons=None,  # type: ignore[arg-type]  # corrections only
         policy_set=shipped(),
         paths=Settings(state=Path("/nonexistent")).paths,
-        child=ChildSettings(NOWHERE, "cpu", "float32", "none", 1, None, NOWHERE),
+        child=ChildSettings(
+            base=NOWHERE,
+            device="cpu",
+            dtype="float32",
+            quantization="none",
+            threads=1,
+            max_context=1024,
+            kernels=None,
+            embedder=NOWHERE,
+            signal="mean_entropy",
+        ),
     )
     console.print(f"curation of {ROWS:,} rows, {len(expected)} of them planted")
     began = time.perf_counter()

@@ -100,7 +100,7 @@ def _calibrated(judged: Sequence[Judged], fold: npt.NDArray[np.int64]) -> Floats
         if known is None:
             raise ValueError(f"nothing to calibrate by outside fold {number}; ask more questions")
         for place in np.flatnonzero(fold == number):
-            found[place] = known.probability(judged[place].uncertainty)
+            found[place] = known.probability(judged[int(place)].uncertainty)
     return found
 
 
@@ -115,7 +115,7 @@ def auroc(scores: Floats, wrong: Floats) -> float:
 def interval(wrong: Floats, one: Scored, other: Scored | None = None) -> tuple[float, float]:
     """95 % bootstrap interval over the answers of the AUROC, or of how far it is above another's."""
     draw = np.random.default_rng(1)
-    found = []
+    found: list[float] = []
     while len(found) < RESAMPLES:
         some = draw.integers(len(wrong), size=len(wrong))
         if 0 < wrong[some].sum() < len(some):

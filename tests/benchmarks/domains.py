@@ -142,7 +142,7 @@ def _countries() -> list[dict[str, Any]]:
         from countryinfo import all_countries
     except ImportError as error:
         raise ImportError(COUNTRIES_NEED) from error
-    return [country.info() for country in all_countries()]
+    return [dict(country.info()) for country in all_countries()]
 
 
 def _capitals() -> list[tuple[str, str]]:

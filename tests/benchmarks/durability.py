@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -64,7 +65,7 @@ def fresh() -> Iterator[Interactions]:
 def rows_a_second(interactions: Interactions) -> float:
     """With so many writers, each of which waits for its row before it brings the next."""
     rows = [answer(number) for number in range(ROWS)]
-    under_way: deque[Future[object]] = deque()
+    under_way: deque[Future[None]] = deque()
     began = time.perf_counter()
     for row in rows:
         if len(under_way) == AT_ONCE:
@@ -73,6 +74,10 @@ def rows_a_second(interactions: Interactions) -> float:
     for future in under_way:
         future.result()
     return ROWS / (time.perf_counter() - began)
+
+
+def _waited(found: list[float], since: float, _: object) -> None:
+    found.append(time.perf_counter() - since)
 
 
 def waits(interactions: Interactions) -> list[float]:
@@ -85,7 +90,7 @@ def waits(interactions: Interactions) -> list[float]:
         time.sleep(max(wait, 0))
         at = time.perf_counter()
         future = interactions.submit(answer(1_000_000 + number))
-        future.add_done_callback(lambda _, at=at: found.append(time.perf_counter() - at))
+        future.add_done_callback(partial(_waited, found, at))
         pending.append(future)
     for future in pending:
         future.result()

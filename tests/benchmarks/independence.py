@@ -8,6 +8,7 @@ import random
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from rich.console import Console
 
@@ -67,7 +68,7 @@ def ids(events: Iterable[Event]) -> list[int]:
     return [event.id for event in events if isinstance(event, Token)]
 
 
-def measure(count: int, **settings: object) -> list[int]:
+def measure(count: int, **settings: Any) -> list[int]:
     chosen = Settings(state=own.state(), max_batch=AT_ONCE, max_waiting=AT_ONCE, **settings)
     loader = model_loader(chosen, ensure(chosen.model, chosen.paths.models))
     served = loader.build("base", None)

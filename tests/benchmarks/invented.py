@@ -102,4 +102,5 @@ def _fact(draw: random.Random, relation: Relation, place: str) -> Invented:
         "word": lambda: draw.choice(WORDS),
         "number": lambda: str(draw.randrange(11, 999)),
     }[kind]()
-    return Invented(*(text.format(place=place, value=value) for text in asked), value)
+    question, correction, paraphrase, other = (text.format(place=place, value=value) for text in asked)
+    return Invented(question, correction, paraphrase, other, value)

@@ -100,7 +100,8 @@ class Notebook:
                 file.flush()
                 os.fsync(file.fileno())
             self._rows[key] = row
-        return self._rows[key]
+        found: Row = self._rows[key]
+        return found
 
 
 class Replicate:
@@ -143,10 +144,11 @@ class Replicate:
 
     def _state(self, row: Row, number: int) -> PoolState:
         ids = [id_ for id_ in self.pool if id_ in row["uncertainty"]]
-        uncertainties = np.array([row["uncertainty"][id_] for id_ in ids])
+        logged = np.array([self._doubt[id_] for id_ in ids])
+        doubt = np.array([row["uncertainty"][id_] for id_ in ids])
         embedded = np.array([self._vectors[id_] for id_ in ids])
         taken = np.array([self._vectors[id_] for id_ in row["labelled"]])
-        return PoolState(ids, uncertainties, embedded, taken, 1000 * self._seed + number)
+        return PoolState(ids, logged, doubt, embedded, taken, 1000 * self._seed + number)
 
     def _round(self, arm: str, number: int, labelled: Sequence[str]) -> Row:
         return self._notebook.get(self._named | {"arm": arm, "round": number}, lambda: self._measure(labelled))

@@ -10,13 +10,15 @@ import copy
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "HF_HUB_OFFLINE": "1"}
 
 import torch
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 from rich.table import Table
 from transformers import PreTrainedModel
 
@@ -45,7 +47,11 @@ def shaken(model: PreTrainedModel, seed: int) -> PreTrainedModel:
     return other
 
 
-def measure(items: list[dict[str, object]]) -> Verdicts:
+def _show(progress: Progress, task: TaskID, done: int) -> None:
+    progress.update(task, completed=done)
+
+
+def measure(items: list[dict[str, Any]]) -> Verdicts:
     """For each question whether each variant of the base gets it right."""
     settings = Settings()
     sealed = models.ensure(settings.model, settings.paths.models, quiet=True)
@@ -66,7 +72,7 @@ def measure(items: list[dict[str, object]]) -> Verdicts:
                 tokenizer,
                 conversations,
                 max_tokens=MAX_TOKENS,
-                on_answer=lambda done, task=task: progress.update(task, completed=done),
+                on_answer=partial(_show, progress, task),
             )
             engine.close(drain_seconds=0)
             for answer, item, verdicts in zip(answers, items, found, strict=True):

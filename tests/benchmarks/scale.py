@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ class Crowd:
 def fill(database: Database, crowd: Crowd, rows: int) -> None:
     """A log of so many scored interactions, and a hundred questions that were settled long ago."""
     for start in range(0, rows, PER_CHUNK):
-        database.write(lambda conn, start=start: _insert(conn, crowd, start, min(PER_CHUNK, rows - start)))
+        database.write(partial(_insert, crowd, start, min(PER_CHUNK, rows - start)))
     arms = ["warm-up"] * 15 + ["random"] * 13 + ["dense-uncertain"] * 72
     tasks = [(f"{n:032x}", f"{n * (rows // 100):032x}", arm) for n, arm in enumerate(arms)]
     sql = """INSERT INTO labels (id, interaction_id, created_at, score, reason, state, resolved_at, arm)
@@ -76,7 +77,7 @@ def fill(database: Database, crowd: Crowd, rows: int) -> None:
     database.write(lambda conn: conn.conn.executemany(sql, tasks))
 
 
-def _insert(conn: Connection, crowd: Crowd, start: int, count: int) -> None:
+def _insert(crowd: Crowd, start: int, count: int, conn: Connection) -> None:
     vectors, uncertainty = crowd.take(start, count)
     draw = np.random.default_rng([2, start])
     question = np.arange(start, start + count)
@@ -159,6 +160,7 @@ def choose(state: Path) -> dict[str, Any]:
         pool=Pool(database),
         index=index,
         certainty=Certainty(interactions),
+        champion=lambda: "base",
         policy_set=shipped(),
         budget=Budget(4 * BATCH, BATCH, 0.0),
         draw=np.random.default_rng(7),

@@ -70,7 +70,7 @@ def random_adapter(daemon: Any, seed: int) -> dict[str, bytes]:
     from safetensors.torch import save
 
     generator = torch.Generator().manual_seed(seed)
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     for name, module in daemon.loader._base.named_modules():
         if isinstance(module, torch.nn.Linear) and "layers" in name:
             a = torch.randn((2, module.in_features), generator=generator) * 0.05
@@ -188,7 +188,8 @@ def judge(done: list[Timed], side: Side) -> dict[str, Any]:
     """Failures, wrong answers, and latencies with and without a swap under way."""
     failed = [one for one in done if not one.reply.is_whole]
     wrong = [one for one in done if one.reply.is_whole and not _is_its_own(one, side)]
-    during, apart = [], []
+    during: list[float] = []
+    apart: list[float] = []
     for one in done:
         is_during = any(swap["began"] < one.ended and one.began < swap["ended"] for swap in side.swaps)
         (during if is_during else apart).append(one.reply.seconds)
