@@ -5,20 +5,21 @@ can be sure of nonsense (an answer that repeats itself), and whole kinds of ques
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 import numpy.typing as npt
 
 from agent.certainty import MIN_JUDGED, Calibration, Floats, Judged, Report, calibrate, report
-from agent.uncertainty import mean_entropy, peak_entropy
 from store.records import TokenTrace
 
 FOLDS = 5
-NEAREST = 10
+NEAREST = 50
 MIN_NEAR = 50  # judged answers from which near ones are looked at: among fewer, the nearest are not near
-PRIOR = 2.0  # how many answers the overall rate counts for among the nearest
+SHARPNESS = 10.0  # a neighbour counts e times as much for every tenth of a cosine that it is nearer
+PRIOR = 0.2  # how much of the nearest one the overall rate counts for
 NEWEST = 2000  # judged answers; older ones are left out, and learning stays a matter of a second
 
 Vector = npt.NDArray[np.float32]
@@ -36,8 +37,8 @@ class Example:
 
 
 class Detector:
-    """Logistic regression (L2, on standardised features) over mean entropy, peak entropy, the logarithm of the length
-    and the log-odds of being wrong among the ten nearest judged questions.
+    """Logistic regression (L2, on standardised features) over what the trace tells and the log-odds of being wrong
+    among the nearest judged questions, the nearer the heavier.
     """
 
     def __init__(self, examples: Sequence[Example]) -> None:
@@ -46,11 +47,13 @@ class Detector:
         if not 0 < wrong.sum() < len(wrong):
             raise ValueError(f"{wrong.sum():.0f} of {len(wrong)} answers are wrong; give some of both kinds")
         self._near = _Near(examples) if len(examples) >= MIN_NEAR else None
-        self._learn(self._features(examples, is_own=True), wrong)
+        self._learn(self._own_features(examples), wrong)
 
     def scores(self, examples: Sequence[Example]) -> Floats:
         """Log-odds of being wrong, of each; what was said of them is not looked at."""
-        features = (self._features(examples, is_own=False) - self._mean) / self._spread
+        traced = _traces(examples)
+        near = [] if self._near is None else [self._near.log_odds(examples)]
+        features = (np.column_stack([traced, *near]) - self._mean) / self._spread
         scores: Floats = features @ self._weights + self._bias
         return scores
 
@@ -58,9 +61,17 @@ class Detector:
         """Log-odds of being wrong, of one answer."""
         return float(self.scores([Example(tokens, vector, False)])[0])
 
-    def _features(self, examples: Sequence[Example], *, is_own: bool) -> Floats:
-        own = np.array([_traced(one.tokens) for one in examples], dtype=np.float64).reshape(len(examples), 3)
-        return own if self._near is None else np.column_stack([own, self._near.log_odds(examples, is_own=is_own)])
+    def _own_features(self, examples: Sequence[Example]) -> Floats:
+        """Of the judged ones themselves. What near ones tell of each comes from other folds: among all but itself, the
+        rest of a topic would give away what was said of it, by what is missing.
+        """
+        traced = _traces(examples)
+        if self._near is None:
+            return traced
+        near, fold = np.empty(len(examples)), _folds([one.is_wrong for one in examples])
+        for asked, told, is_asked in _split(examples, fold):
+            near[is_asked] = _Near(told).log_odds(asked)
+        return np.column_stack([traced, near])
 
     def _learn(self, features: Floats, wrong: Floats) -> None:
         from sklearn.linear_model import LogisticRegression
@@ -80,20 +91,25 @@ class _Near:
         self._wrong = np.array([one.is_wrong for one in known], dtype=np.float64)
         self._vectors = np.array([one.vector for one in known], dtype=np.float32)
 
-    def log_odds(self, examples: Sequence[Example], *, is_own: bool) -> Floats:
-        """Of being wrong, among the nearest; `is_own`: these are the judged ones themselves, and none is its own
-        neighbour. The overall rate, where there is no vector, or one of another embedder.
-        """
+    def log_odds(self, examples: Sequence[Example]) -> Floats:
+        """Of being wrong, among the nearest. The overall rate, where there is no vector, or one of another embedder."""
         found = np.full(len(examples), self._rate)
         asked = [place for place, one in enumerate(examples) if self._is_comparable(one.vector)]
-        if asked and len(self._wrong) > NEAREST:
+        if asked:
             cosines = np.array([examples[place].vector for place in asked], dtype=np.float32) @ self._vectors.T
-            if is_own:
-                np.fill_diagonal(cosines, -np.inf)
-            nearest = np.argpartition(-cosines, NEAREST, axis=1)[:, :NEAREST]
-            found[asked] = (self._wrong[nearest].sum(axis=1) + PRIOR * self._rate) / (NEAREST + PRIOR)
+            found[asked] = self._smoothed(cosines)
         log_odds: Floats = np.log(found / (1.0 - found))
         return log_odds
+
+    def _smoothed(self, cosines: Vector) -> Floats:
+        """The share wrong (N,) among the nearest by cosines (N, M)."""
+        count = min(NEAREST, cosines.shape[1])
+        nearest = np.argpartition(-cosines, count - 1, axis=1)[:, :count]
+        weights = np.exp(SHARPNESS * (np.take_along_axis(cosines, nearest, axis=1).astype(np.float64) - 1.0))
+        prior = PRIOR * weights.max(axis=1)
+        wrong = (weights * self._wrong[nearest]).sum(axis=1)
+        shares: Floats = (wrong + prior * self._rate) / (weights.sum(axis=1) + prior)
+        return shares
 
     def _is_comparable(self, vector: Vector | None) -> bool:
         return vector is not None and vector.shape == self._vectors.shape[1:]
@@ -130,13 +146,9 @@ def held_out_scores(examples: Sequence[Example]) -> Floats:
     """The score of each by a detector that was not told of it: from five folds in turn, each with its share of the
     wrong ones. ValueError when there are not two right and two wrong.
     """
-    fold = _folds([one.is_wrong for one in examples])
     found = np.empty(len(examples))
-    for number in range(FOLDS):
-        asked = [one for one, of in zip(examples, fold, strict=True) if of == number]
-        if asked:
-            told = [one for one, of in zip(examples, fold, strict=True) if of != number]
-            found[fold == number] = Detector(told).scores(asked)
+    for asked, told, is_asked in _split(examples, _folds([one.is_wrong for one in examples])):
+        found[is_asked] = Detector(told).scores(asked)
     return found
 
 
@@ -145,5 +157,23 @@ def _folds(is_wrong: Sequence[bool]) -> npt.NDArray[np.int64]:
     return np.where(wrong, np.cumsum(wrong) - 1, np.cumsum(~wrong) - 1) % FOLDS
 
 
-def _traced(tokens: Sequence[TokenTrace]) -> tuple[float, float, float]:
-    return mean_entropy(tokens) or 0.0, peak_entropy(tokens) or 0.0, math.log1p(len(tokens))
+def _split(
+    examples: Sequence[Example], fold: npt.NDArray[np.int64]
+) -> Iterator[tuple[list[Example], list[Example], npt.NDArray[np.bool_]]]:
+    """Each fold, the others, and where the fold's are among all."""
+    for number in np.unique(fold):
+        is_asked = fold == number
+        yield list(compress(examples, is_asked)), list(compress(examples, ~is_asked)), is_asked
+
+
+def _traces(examples: Sequence[Example]) -> Floats:
+    return np.array([_traced(one.tokens) for one in examples], dtype=np.float64).reshape(len(examples), -1)
+
+
+def _traced(tokens: Sequence[TokenTrace]) -> tuple[float, ...]:
+    """Entropies' mean, peak and spread, the logarithm of the length, and how unlikely the answer as a whole was (nats),
+    which tells as much as sampling many does (Aichberger et al. 2024).
+    """
+    entropies = [token.entropy for token in tokens] or [0.0]
+    unlikely = -sum(token.logprob for token in tokens)
+    return float(np.mean(entropies)), max(entropies), float(np.std(entropies)), math.log1p(len(tokens)), unlikely

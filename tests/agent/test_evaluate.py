@@ -151,14 +151,14 @@ def test_base_answers_given_in_are_not_asked_again_and_all_are_given_out(beside_
 
 
 def test_without_a_champion_adapter_the_base_is_the_champion_and_is_not_asked_twice(beside_base: RunDirectory) -> None:
-    assert set(asked(beside_base)) == {"base", "candidate"}
+    assert set(asked(beside_base)) == {"base", "candidate", "open questions"}
     result = beside_base.read("result.json")
     assert result["nll"]["champion"] == result["nll"]["base"]
     assert all(line["champion"] == line["base"] for line in beside_base.rows("answers.jsonl"))
 
 
 def test_with_a_champion_adapter_all_three_are_asked(beside_champion: RunDirectory) -> None:
-    assert set(asked(beside_champion)) == {"base", "champion", "candidate"}
+    assert set(asked(beside_champion)) == {"base", "champion", "candidate", "open questions"}
     result = beside_champion.read("result.json")
     assert len(set(result["nll"].values())) == 3
     assert any(line["champion"] != line["base"] for line in beside_champion.rows("answers.jsonl"))
