@@ -14,12 +14,13 @@ from agent.detection import Example
 from agent.recipe import Recipe, SftSettings
 from service.config import Settings
 from store.records import TokenTrace
-from tests.benchmarks import detection, labels, own
+from tests.benchmarks import detection, labels, own, replicate
 from tests.benchmarks.choosing import ARMS, PoolState, at_random, dense_uncertain
 from tests.benchmarks.curves import interval, labels_needed, ratio
 from tests.benchmarks.detection import auroc, scored, unavoidable_ece
 from tests.benchmarks.domains import Item, capitals, domain, mixed
-from tests.benchmarks.labels import Notebook, Plan, by_sft
+from tests.benchmarks.labels import by_sft
+from tests.benchmarks.replicate import Notebook, Plan
 from tests.fakes import adapter_files
 
 # ── domains ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -104,13 +105,16 @@ def test_true_probabilities_still_show_an_error_by_chance_and_less_with_more_ans
 
 
 def pool(count: int = 60, seed: int = 1) -> PoolState:
-    """Uncertainty by place; two dense topics, and one stray question that is the least sure of all."""
+    """The doubt grows with the place, and what was logged falls; two dense topics, and one stray question that is the
+    least sure of all.
+    """
     draw = np.random.default_rng(seed)
     vectors = np.repeat(np.eye(2, 8), count // 2, axis=0) + 0.2 * draw.normal(size=(count, 8))
     vectors[-1] = np.eye(8)[7]
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return PoolState(
         [f"q{place}" for place in range(count)],
+        np.arange(count, dtype=float)[::-1],
         np.arange(count, dtype=float),
         vectors.astype(np.float32),
         np.zeros((0, 8), np.float32),
@@ -187,6 +191,7 @@ class Trainer:
 @pytest.fixture
 def harness(tmp_path: Path, make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch) -> Callable:
     monkeypatch.setattr(labels, "MAX_TOKENS", 4)
+    monkeypatch.setattr(replicate, "MAX_TOKENS", 4)
     of = make_settings(tmp_path / "state", max_waiting=1000)
 
     def run(trainer: Trainer, plan: Plan = TINY, seeds: tuple[int, ...] = (1,)) -> list:

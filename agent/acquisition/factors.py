@@ -48,7 +48,8 @@ class Cheap:
 
 def cheap_factors(log: Log) -> Cheap:
     rank, is_outlier = ranked(log.uncertainty, log.checkpoint)
-    rank = reordered(rank, log.doubt)
+    place = places_after(rank, log.doubt)
+    rank, is_outlier = rank[place], is_outlier[place]
     times = times_asked(log.question, log.principal)
     return Cheap(rank, is_outlier, times, rank * demand(times) * log.repairability)
 
@@ -70,15 +71,15 @@ def ranked(uncertainty: Floats, checkpoint: Ints, window: int = WINDOW) -> tuple
     return rank, is_outlier
 
 
-def reordered(rank: Floats, doubt: Floats) -> Floats:
-    """The ranks (N), where those asked again have changed places among themselves to stand in the order of their new
-    doubt (N, NaN elsewhere). What one checkpoint doubts can't be compared with another's, and the most doubtful are
-    asked again: a rank among these alone would say nothing beside the others.
+def places_after(rank: Floats, doubt: Floats) -> Ints:
+    """Whose place (N,) each has once those asked again have changed places among themselves, to stand in the order of
+    their new doubt (N, NaN elsewhere). What one checkpoint doubts can't be compared with another's, and the most
+    doubtful are asked again: a rank among these alone would say nothing beside the others.
     """
     again = np.flatnonzero(~np.isnan(doubt))
-    found = rank.copy()
-    found[again[np.argsort(doubt[again], kind="stable")]] = np.sort(rank[again])
-    return found
+    place = np.arange(len(rank))
+    place[again[np.argsort(doubt[again], kind="stable")]] = again[np.argsort(rank[again], kind="stable")]
+    return place
 
 
 def times_asked(question: Ints, principal: Ints) -> Ints:

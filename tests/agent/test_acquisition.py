@@ -30,8 +30,8 @@ from agent.acquisition.factors import (
     cheap_factors,
     demand,
     density,
+    places_after,
     ranked,
-    reordered,
     repairability,
     score,
     times_asked,
@@ -105,13 +105,19 @@ def test_uncertainty_counts_by_rank_among_recent_answers_of_the_same_checkpoint(
 
 def test_those_asked_again_change_places_among_themselves_and_no_others_move() -> None:
     rank, none = np.array([0.9, 0.2, 0.6, 0.4]), np.nan
-    assert reordered(rank, np.array([1.0, none, 3.0, 2.0])).tolist() == [0.4, 0.2, 0.9, 0.6]
-    assert reordered(rank, np.full(4, none)).tolist() == rank.tolist()
+    assert rank[places_after(rank, np.array([1.0, none, 3.0, 2.0]))].tolist() == [0.4, 0.2, 0.9, 0.6]
+    assert places_after(rank, np.full(4, none)).tolist() == [0, 1, 2, 3]
 
 
 def test_what_the_checkpoint_that_answers_now_doubts_goes_before_what_was_doubted_once() -> None:
     log = log_of(3, uncertainty=[3.0, 2.0, 1.0], doubt=[0.1, 0.2, np.nan])
     assert likely(log, cheap_factors(log), 2).tolist() == [1, 0]
+
+
+def test_what_is_an_outlier_by_the_new_doubt_is_one_and_what_was_by_the_old_is_none() -> None:
+    uncertainty, doubt = np.arange(50.0), np.arange(50.0)[::-1]
+    assert np.flatnonzero(cheap_factors(log_of(50, uncertainty=uncertainty)).is_outlier).tolist() == [49]
+    assert np.flatnonzero(cheap_factors(log_of(50, uncertainty=uncertainty, doubt=doubt)).is_outlier).tolist() == [0]
 
 
 def test_what_is_likely_asked_next_is_open_no_outlier_and_each_question_once() -> None:
