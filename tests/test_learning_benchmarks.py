@@ -14,7 +14,7 @@ from agent.detection import Example
 from agent.recipe import Recipe, SftSettings
 from service.config import Settings
 from store.records import TokenTrace
-from tests.benchmarks import detection, labels, own, replicate
+from tests.benchmarks import curation, detection, labels, own, replicate
 from tests.benchmarks.choosing import ARMS, PoolState, at_random, dense_uncertain
 from tests.benchmarks.curves import interval, labels_needed, ratio
 from tests.benchmarks.detection import auroc, scored, unavoidable_ece
@@ -264,3 +264,16 @@ def test_the_default_method_trains_a_portable_adapter(
     items = mixed()[:4]
     adapter = by_sft(make_settings(tmp_path), recipe, items)(items, 3)
     assert set(adapter) == {"adapter_config.json", "adapter_model.safetensors"}
+
+
+# ── curation ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_is_planted_among_few_rows_is_dropped_with_its_reason_and_clean_rows_stay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(curation, "ROWS", 2_000)
+    found = curation.run(Console(quiet=True))
+    judged = [one for one in found if one.is_met is not None]
+    assert len(judged) > 7
+    assert [one.name for one in judged if not one.is_met] == []
