@@ -35,16 +35,16 @@ from policies.engine import shipped
 from policies.promotion import SUITES, judge
 from service import models
 from service.config import Settings
+from service.evaluations import EVALUATION_TOKENS
 from service.paths import kernel_directory
 from tests.benchmarks import surveyed
 from tests.benchmarks.findings import Finding, at_least, at_most, tell
 from tests.benchmarks.tastes import Answers, Pair, flattered, halves, said, thumbs_of
 
 TEMPERATURE = 0.7
-NUM_PROMPTS = 200
+NUM_PROMPTS = 320  # the rest of the everyday ones are replayed
 NUM_ANSWERS = 5
 MAX_TOKENS = 64
-RETENTION_TOKENS = 24
 ARMS = ("DPO", "KTO")
 SEEDS = 2
 Files = dict[str, bytes]
@@ -130,7 +130,7 @@ class Bench:
     def _greedy(self, engine: Any, questions: Sequence[str]) -> list[str]:
         conversations = [said(question) for question in questions]
         return greedy_answers(
-            engine, self.loader.tokenizer, conversations, max_tokens=RETENTION_TOKENS, on_answer=lambda done: None
+            engine, self.loader.tokenizer, conversations, max_tokens=EVALUATION_TOKENS, on_answer=lambda done: None
         )
 
 
@@ -199,8 +199,7 @@ def honest(
         raised += alarms(bench.flattery(adapter), base) + [
             a for r in raters(thumbs_of("honest", taught)) for a in r.alarms
         ]
-        if seed == 1:
-            kept = [now for now, before in zip(bench.right(adapter), known, strict=True) if before]
+        kept += [now for now, before in zip(bench.right(adapter), known, strict=True) if before]
     each = ", ".join(f"{hit * 100:.0f}" for hit in hits)
     return [
         at_least(arm, f"held-out pairs told right, mean of {num_seeds} seeds ({each})", mean(hits) * 100, 75, " %"),
