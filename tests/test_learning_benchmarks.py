@@ -198,8 +198,7 @@ def harness(tmp_path: Path, make_settings: Callable[..., Settings], monkeypatch:
         console = Console(quiet=True)
         return labels.measured(
             console,
-            plan=plan,
-            domains=["mixed"],
+            plans={"mixed": plan},
             seeds=seeds,
             work=tmp_path / "work",
             of=of,

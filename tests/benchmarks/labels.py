@@ -44,7 +44,7 @@ from tests.benchmarks.findings import Finding, at_most, tell
 from tests.benchmarks.own import CACHE
 from tests.benchmarks.replicate import MAX_TOKENS, Notebook, Plan, Replicate, Row, Train
 
-DOMAINS = ("larger capitals", "mixed")
+DOMAINS = {"larger capitals": 60, "mixed": 240}  # test items, as many as there are beside the pool
 WORK = CACHE / "labels"
 WORDINGS = 3
 KINDS = ("lenient", "strict", "pool")  # of the test items, and lenient of the pool with what was labelled in it
@@ -83,13 +83,15 @@ def by_sft(of: Settings, recipe: Recipe, items: Sequence[Item]) -> Train:
     return train
 
 
-def run(console: Console, domains: Sequence[str] = DOMAINS, num_seeds: int = 5, work: Path = WORK) -> list[Finding]:
+def run(
+    console: Console, domains: Sequence[str] = tuple(DOMAINS), num_seeds: int = 5, work: Path = WORK
+) -> list[Finding]:
     """With the default recipe."""
     of, recipe = settings(), Recipe()
+    trained_by = f"sft {recipe.to_json()} by {source_digest()}"
     return measured(
         console,
-        plan=Plan(f"sft {recipe.to_json()} by {source_digest()}"),
-        domains=domains,
+        plans={name: Plan(trained_by, num_test=DOMAINS[name]) for name in domains},
         seeds=range(1, num_seeds + 1),
         work=work,
         of=of,
@@ -106,17 +108,16 @@ def source_digest() -> str:
 def measured(
     console: Console,
     *,
-    plan: Plan,
-    domains: Sequence[str],
+    plans: Mapping[str, Plan],
     seeds: Sequence[int],
     work: Path,
     of: Settings,
     trainer: Callable[[Sequence[Item]], Train],
 ) -> list[Finding]:
-    """Everything that is not in `work` yet, and what follows from all of it."""
+    """Everything of these domains that is not in `work` yet, and what follows from all of it."""
     loader, notebook = served(of), Notebook(work / "rounds.jsonl")
     found = []
-    for name in domains:
+    for name, plan in plans.items():
         items = domain(name)
         train, logged = trainer(items), doubts(plan, loader, items)
         rows: dict[str, list[list[Row]]] = {arm: [] for arm in ARMS}
@@ -213,7 +214,7 @@ def _row(question: str, answer: str) -> Row:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--domains", nargs="+", default=DOMAINS, choices=DOMAINS)
+    parser.add_argument("--domains", nargs="+", default=tuple(DOMAINS), choices=DOMAINS)
     parser.add_argument("--seeds", type=int, default=5, help="how many, from 1")
     parser.add_argument("--work", type=Path, default=WORK, help="where results are kept and taken up from")
     given = parser.parse_args()

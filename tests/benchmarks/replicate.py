@@ -31,7 +31,7 @@ class Plan:
     """What is run. Lines of another plan are not taken up; `trained_by` must tell one way to train from another."""
 
     trained_by: str
-    num_test: int = 60
+    num_test: int
     num_pool: int = 120
     warm_up: int = 15
     rounds: tuple[int, ...] = (20, 20)
