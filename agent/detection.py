@@ -13,13 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from agent.certainty import MIN_JUDGED, Calibration, Floats, Judged, Report, calibrate, report
+from agent.neighbours import Neighbours
 from store.records import TokenTrace
 
 FOLDS = 5
-NEAREST = 50
 MIN_NEAR = 50  # judged answers from which near ones are looked at: among fewer, the nearest are not near
-SHARPNESS = 10.0  # a neighbour counts e times as much for every tenth of a cosine that it is nearer
-PRIOR = 0.2  # how much of the nearest one the overall rate counts for
 NEWEST = 2000  # judged answers; older ones are left out, and learning stays a matter of a second
 
 Vector = npt.NDArray[np.float32]
@@ -86,33 +84,20 @@ class _Near:
     """Judged questions, to look up how the nearest of them fared."""
 
     def __init__(self, examples: Sequence[Example]) -> None:
-        self._rate = (sum(one.is_wrong for one in examples) + 0.5) / (len(examples) + 1.0)
         known = [one for one in examples if one.vector is not None]
-        self._wrong = np.array([one.is_wrong for one in known], dtype=np.float64)
-        self._vectors = np.array([one.vector for one in known], dtype=np.float32)
+        vectors = np.array([one.vector for one in known], dtype=np.float32)
+        self._shape = vectors.shape[1:]
+        self._neighbours = Neighbours(vectors, np.array([one.is_wrong for one in known], dtype=np.float64))
 
     def log_odds(self, examples: Sequence[Example]) -> Floats:
         """Of being wrong, among the nearest. The overall rate, where there is no vector, or one of another embedder."""
-        found = np.full(len(examples), self._rate)
-        asked = [place for place, one in enumerate(examples) if self._is_comparable(one.vector)]
-        if asked:
-            cosines = np.array([examples[place].vector for place in asked], dtype=np.float32) @ self._vectors.T
-            found[asked] = self._smoothed(cosines)
+        vectors = np.zeros((len(examples), *self._shape), dtype=np.float32)
+        for place, one in enumerate(examples):
+            if one.vector is not None and one.vector.shape == self._shape:
+                vectors[place] = one.vector
+        found = self._neighbours.share_wrong(vectors)
         log_odds: Floats = np.log(found / (1.0 - found))
         return log_odds
-
-    def _smoothed(self, cosines: Vector) -> Floats:
-        """The share wrong (N,) among the nearest by cosines (N, M)."""
-        count = min(NEAREST, cosines.shape[1])
-        nearest = np.argpartition(-cosines, count - 1, axis=1)[:, :count]
-        weights = np.exp(SHARPNESS * (np.take_along_axis(cosines, nearest, axis=1).astype(np.float64) - 1.0))
-        prior = PRIOR * weights.max(axis=1)
-        wrong = (weights * self._wrong[nearest]).sum(axis=1)
-        shares: Floats = (wrong + prior * self._rate) / (weights.sum(axis=1) + prior)
-        return shares
-
-    def _is_comparable(self, vector: Vector | None) -> bool:
-        return vector is not None and vector.shape == self._vectors.shape[1:]
 
 
 @dataclass(frozen=True, slots=True)

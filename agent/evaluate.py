@@ -88,28 +88,7 @@ def _own(run: RunDirectory, loader: Any, name: str, adapter: Path, near: "Asked"
     from agent.measuring import find
 
     with _engine(loader, name, read(adapter)) as engine:
-        found = find(engine, loader.tokenizer, near, max_tokens, partial(_progress, run, name, len(near.items)))
-        if name == "candidate":
-            run.write_rows("doubts.jsonl", _doubts(run, loader, engine, max_tokens))
-        return found
-
-
-def _doubts(run: RunDirectory, loader: Any, engine: Any, max_tokens: int) -> list[Item]:
-    """How unsure the candidate is of open questions, all inside its scope: people are asked by that, once it serves."""
-    from agent.answers import traced_answers
-    from agent.uncertainty import signal
-
-    unsure = signal(run.read(EVALUATE_INPUT)["signal"])
-    rows = [row for row in run.rows("open.jsonl") if _fits(row, loader, max_tokens)]  # {id, messages}
-    answers = traced_answers(
-        engine,
-        loader.tokenizer,
-        [row["messages"] for row in rows],
-        max_tokens=max_tokens,
-        on_answer=partial(_progress, run, "open questions", len(rows)),
-    )
-    found = zip(rows, (unsure(answer.tokens) for answer in answers), strict=True)
-    return [{"id": row["id"], "uncertainty": doubt} for row, doubt in found if doubt is not None]
+        return find(engine, loader.tokenizer, near, max_tokens, partial(_progress, run, name, len(near.items)))
 
 
 @contextmanager

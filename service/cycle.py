@@ -219,7 +219,6 @@ class Cycle:
         checkpoint = self._candidate(run)
         results = RunDirectory(self._directory(run)).read("result.json")
         self._evaluations.keep_base_answers(run)
-        self._evaluations.keep_doubts(run, checkpoint.id)
         evaluation = self._evaluation(run, checkpoint, results)
         if self._registry.evaluation(evaluation.id) is None:
             self._registry.add_evaluation(evaluation)

@@ -35,6 +35,7 @@ from service.nearby import Nearby
 from service.once import Once
 from service.placing import Placing
 from service.questions import Budget, Questions
+from service.reasking import Reasking
 from service.review import Reviews
 from service.rollout import Rollout
 from service.rounds import Rounds
@@ -83,9 +84,7 @@ class Daemon:
         child = child_settings(settings, self.base, self.embedder)
         self.snapshots = self._snapshots(child)
         nearby = Nearby(self.stores.interactions, lambda: self.scoring().index)
-        self.evaluations = Evaluations(
-            taught=self.snapshots.taught, nearby=nearby.found, questions=self.questions, paths=self.paths, child=child
-        )
+        self.evaluations = Evaluations(taught=self.snapshots.taught, nearby=nearby.found, paths=self.paths, child=child)
         self.cycle = self._cycle()
         self.decisions = Decisions(
             registry=self.stores.registry,
@@ -174,7 +173,7 @@ class Daemon:
             pool=self.stores.pool,
             index=self.scoring().index,
             certainty=self.certainty,
-            champion=lambda: self.stores.registry.champion(self.base.id),
+            reasking=Reasking(self.rollout.serving, self.loader.tokenizer, s.uncertainty_signal),
             policy_set=self.policy_set,
             budget=Budget(s.ask_per_day, s.ask_per_person, s.ask_threshold),
             draw=np.random.default_rng(),

@@ -13,7 +13,6 @@ from agent.scope import Scope
 from agent.scoring import answer_key
 from service.answer_cache import AnswerCache
 from service.paths import Paths
-from service.questions import Questions
 from service.snapshots import ChildSettings, Taught
 from store.audit import digest
 from store.records import Interaction, TrainingRun
@@ -29,16 +28,12 @@ class Evaluations:
         *,
         taught: Callable[[], Taught],
         nearby: Callable[[Scope, set[str]], list[Interaction]],
-        questions: Callable[[], Questions],
         paths: Paths,
         child: ChildSettings,
     ) -> None:
-        """`nearby` finds what was asked near a scope and is none of these texts; `questions` chooses what people are
-        asked.
-        """
+        """`nearby` finds what was asked near a scope and is none of these texts."""
         self._taught = taught
         self._nearby = nearby
-        self._questions = questions
         self._paths = paths
         self._child = child
         kept = f"served-{child.base.id}-{child.quantization}-{EVALUATION_TOKENS}.jsonl"
@@ -60,7 +55,6 @@ class Evaluations:
         with assembled(self.directory(run.id)) as evaluation:
             evaluation.write_rows("items.jsonl", self._items(run))
             evaluation.write_rows("flattery.jsonl", suites.load("flattery"))
-            evaluation.write_rows("open.jsonl", self._open(run))
             evaluation.write(EVALUATE_INPUT, job)
 
     def is_of(self, run_id: str, candidate_id: str) -> bool:
@@ -74,15 +68,6 @@ class Evaluations:
     def keep_base_answers(self, run: TrainingRun) -> None:
         """The base says the same next time; it need not be asked."""
         self._base_answers.keep(RunDirectory(self.directory(run.id)).rows("base_answers.jsonl"))
-
-    def keep_doubts(self, run: TrainingRun, candidate_id: str) -> None:
-        """How unsure the candidate was of open questions: what people are asked goes by it, should it be promoted."""
-        doubts = RunDirectory(self.directory(run.id)).rows("doubts.jsonl")
-        self._questions().doubt(candidate_id, {row["id"]: row["uncertainty"] for row in doubts})
-
-    def _open(self, run: TrainingRun) -> list[Row]:
-        likely = self._questions().likely(scope_in(self._run(run).path))
-        return [{"id": one.id, "messages": plain(one.messages)} for one in likely]
 
     def _items(self, run: TrainingRun) -> list[Row]:
         holdout = [

@@ -40,7 +40,6 @@ def child_settings(settings: Settings, base: SealedModel, embedder: SealedModel)
         settings.max_context,
         kernel_directory(),
         embedder,
-        settings.uncertainty_signal,
     )
 
 

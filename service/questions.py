@@ -2,31 +2,29 @@
 
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import compress, islice
 
 import numpy as np
 
-from agent.acquisition.choosing import Choice, choose, likely, plan, reason, shortlist
-from agent.acquisition.factors import SEARCHED, Log, Vectors, cheap_factors, repairability
-from agent.scope import Scope
+from agent.acquisition.choosing import Choice, Shortlist, among, choose, plan, reason, shortlist, wider
+from agent.acquisition.factors import SEARCHED, Cheap, Ints, Log, Vectors, cheap_factors, repairability
+from agent.neighbours import Neighbours
 from policies.engine import PolicySet
 from policies.labeling import AskFacts, should_ask
 from service.certainty import Certainty
+from service.reasking import Reasking
 from store.comparisons import Comparisons
 from store.interactions import Interactions
 from store.labels import Labels
 from store.pool import Columns, Pool
-from store.records import FinishReason, Interaction, LabelTask
+from store.records import Arm, FinishReason, Interaction, LabelTask
 from store.vectors import VectorIndex
 
 DAY_SECONDS = 86_400
 HOUR_SECONDS = 3_600
 HOURS = 4  # that a day's questions take at least: they are not all spent on what comes first
-MAX_LIKELY = 100  # open questions that a candidate is asked: a few days' worth
-LIKELY_SEARCHED = 1_000  # looked at for them: most may be outside its scope
-MAX_PROMPT = 512  # tokens of each
+JUDGED = 2_000  # answers whose like are likely wrong where they were
 TAKEN = 10_000  # asked or judged before, the newest of them, that a question must not repeat
 
 
@@ -55,7 +53,7 @@ class Questions:
         pool: Pool,
         index: VectorIndex,
         certainty: Certainty,
-        champion: Callable[[], str],
+        reasking: Reasking,
         policy_set: PolicySet,
         budget: Budget,
         draw: np.random.Generator,
@@ -67,19 +65,23 @@ class Questions:
         self._pool = pool
         self._index = index
         self._certainty = certainty
-        self._champion = champion
+        self._reasking = reasking
         self._policy_set = policy_set
         self._budget = budget
         self._draw = draw
         self._clock = clock
 
-    def ask(self) -> int:
-        """Put a batch of questions, as far as the hour's and the day's budget go; returns how many."""
+    def num_left(self) -> int:
+        """How many more the hour's and the day's budget allow now; none when 0 or less."""
         now = self._clock()
-        size = min(
+        return min(
             self._budget.per_hour - self._labels.count_added_since(now - HOUR_SECONDS),
             self._budget.per_day - self._labels.count_added_since(now - DAY_SECONDS),
         )
+
+    def ask(self) -> int:
+        """Put a batch of questions, as far as the budget goes; returns how many."""
+        now, size = self._clock(), self.num_left()
         if size < 1:
             return 0
         columns = self._pool.columns()
@@ -88,27 +90,25 @@ class Questions:
         whole = zip(self._pool.ids(seqs), self._vectors(seqs), chosen, strict=True)
         return sum(self._put(id_, vector, choice, now) for id_, vector, choice in whole)
 
-    def likely(self, scope: Scope | None) -> list[Interaction]:
-        """Open questions inside a candidate's scope that would be asked about next: those of which to know how unsure
-        the candidate is, for the doubt that was logged is another checkpoint's.
-        """
-        columns = self._pool.columns()
-        log = self._log(columns)
-        seqs = columns.seq[likely(log, cheap_factors(log), LIKELY_SEARCHED)].tolist()
-        if scope is not None:
-            seqs = list(compress(seqs, scope.covers_each(self._vectors(seqs))))
-        found = map(self._interactions.get, self._pool.ids(seqs))
-        return list(islice((one for one in found if one and one.prompt_tokens <= MAX_PROMPT), MAX_LIKELY))
-
-    def doubt(self, checkpoint_id: str, doubts: Mapping[str, float]) -> None:
-        """How unsure, in the signal's unit, a checkpoint is of what was asked, by interactions."""
-        self._pool.add_doubts(checkpoint_id, doubts)
-
     def _choose(self, columns: Columns, size: int, now: float) -> list[Choice]:
+        """Picked in two rounds: more than are asked by what is known, and of these by what is doubted now."""
         asked = {arm: sum(states.values()) for arm, states in self._labels.count_by_arm().items()}
+        planned, left = plan(size, asked), self._left(columns, now)
         log = self._log(columns)
         cheap = cheap_factors(log)
-        short = shortlist(log, cheap, plan(size, asked), self._draw)
+        short = shortlist(log, cheap, wider(planned), self._draw)
+        chosen = self._chosen(columns, log, cheap, short, left)
+        picked = np.array([one.place for one in chosen if one.arm is Arm.DENSE_UNCERTAIN], dtype=np.int64)
+        others = [one for one in chosen if one.arm is not Arm.DENSE_UNCERTAIN]
+        if not len(picked):
+            return others
+        self._ask_again(columns, picked)
+        for one in others:
+            left[log.principal[one.place]] -= 1
+        log = self._log(columns)
+        return [*others, *self._chosen(columns, log, cheap_factors(log), among(picked, planned), left)]
+
+    def _chosen(self, columns: Columns, log: Log, cheap: Cheap, short: Shortlist, left: Ints) -> list[Choice]:
         vectors = self._vectors(list(columns.seq[short.places]))
         return choose(
             log,
@@ -116,21 +116,43 @@ class Questions:
             short,
             vectors=vectors,
             cosines=self._index.neighbours(vectors, SEARCHED),
+            share_wrong=self._judged().share_wrong(vectors),
             taken=self._vectors(self._pool.recently_taken(TAKEN)),
-            left=self._left(columns, now),
+            left=left,
             draw=self._draw,
         )
 
+    def _judged(self) -> Neighbours:
+        """What people judged lately, whichever checkpoint had answered."""
+        seqs, wrong = self._interactions.judgements()
+        newest = np.argsort(seqs)[-JUDGED:]
+        return Neighbours(self._vectors(seqs[newest].tolist()), wrong[newest])
+
+    def _ask_again(self, columns: Columns, places: Ints) -> None:
+        seqs = columns.seq[places].tolist()
+        whole = zip(columns.question[places].tolist(), self._pool.ids(seqs), self._vectors(seqs), strict=True)
+        for key, id_, vector in whole:
+            interaction = self._interactions.get(id_)
+            if interaction is not None:
+                self._reasking.ask(key, interaction, vector)
+
     def _log(self, columns: Columns) -> Log:
+        """With what is doubted now in the place of what was logged."""
         by_person = repairability(columns.principals, self._labels.count_settled_by_person())
+        uncertainty, checkpoint = columns.uncertainty.copy(), columns.checkpoint.copy()
+        numbers = {name: number for number, name in enumerate(columns.checkpoints)}
+        known = self._reasking.known
+        for place in np.flatnonzero(np.isin(columns.question, list(known))):
+            doubt = known[int(columns.question[place])]
+            uncertainty[place] = doubt.uncertainty
+            checkpoint[place] = numbers.setdefault(doubt.checkpoint_id, len(numbers))
         return Log(
-            uncertainty=columns.uncertainty,
-            checkpoint=columns.checkpoint,
+            uncertainty=uncertainty,
+            checkpoint=checkpoint,
             principal=columns.principal,
             question=columns.question,
             repairability=by_person[columns.principal],
             is_open=columns.is_open,
-            doubt=self._pool.doubts(self._champion(), columns.seq),
         )
 
     def _vectors(self, seqs: list[int]) -> Vectors:

@@ -10,6 +10,7 @@ from datetime import datetime
 import structlog
 
 from agent.recipe import Recipe
+from agent.served import ServedModel
 from service import notify
 from service.config import Settings, is_within
 from service.cycle import Cycle, NotStarted
@@ -49,6 +50,7 @@ class Rounds:
         self._scoring = scoring
         self._questions = questions
         self._is_pool_new = False  # whether choosing could find anything to ask
+        self._asked_by: ServedModel | None = None  # whose doubts the last choice went by
         self._scored_at = time.monotonic()
 
     def timers(self) -> list[Timer]:
@@ -81,11 +83,17 @@ class Rounds:
             self._is_pool_new |= self._scoring().score_new() > 0
 
     def ask(self) -> None:
-        """Choose questions among all answers never asked about, unless the last time found none and nothing is new."""
-        if self._is_pool_new:
-            num_asked = self._questions().ask()
-            self._is_pool_new = num_asked > 0
-            log.info("questions.chosen", num_asked=num_asked)
+        """Choose questions among all answers never asked about, unless the last time found none and nothing is new:
+        neither an answer nor the model whose doubts count.
+        """
+        current = self._rollout.serving.current
+        if not self._is_pool_new and current is self._asked_by:
+            return
+        if self._questions().num_left() < 1:
+            return
+        num_asked = self._questions().ask()
+        self._is_pool_new, self._asked_by = num_asked > 0, current
+        log.info("questions.chosen", num_asked=num_asked)
 
     def consider_training(self) -> None:
         is_quiet = is_within(datetime.now().astimezone().time(), self._settings.quiet_hours)

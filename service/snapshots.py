@@ -55,7 +55,6 @@ class ChildSettings:
     max_context: int
     kernels: Path | None
     embedder: SealedModel
-    signal: str  # of uncertainty
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -69,7 +68,6 @@ class ChildSettings:
             "kernels": str(self.kernels) if self.kernels else None,
             "embedder_id": self.embedder.id,
             "embedder_dir": str(self.embedder.path),
-            "signal": self.signal,
         }
 
 

@@ -137,17 +137,6 @@ def m007_documents(db: Connection) -> None:
     db.execute("ALTER TABLE feedback ADD COLUMN document TEXT")
 
 
-@_step(log)
-def m008_doubts(db: Connection) -> None:
-    """How unsure a checkpoint is of an open question that another one had answered: asked in its evaluation."""
-    db.execute(
-        """CREATE TABLE doubts (
-            checkpoint_id TEXT NOT NULL, seq INTEGER NOT NULL REFERENCES interactions (seq), uncertainty REAL NOT NULL,
-            PRIMARY KEY (checkpoint_id, seq)
-        ) STRICT, WITHOUT ROWID"""
-    )
-
-
 @_step(ledger)
 def m001_audit(db: Connection) -> None:
     db.execute(

@@ -3,7 +3,7 @@
 What is worth asking is decided elsewhere.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -82,22 +82,6 @@ class Pool:
         names = tuple(checkpoints.numbers), tuple(principals.numbers)
         return Columns(seq, uncertainty, checkpoint, principal, question, is_open, *names)
 
-    def doubts(self, checkpoint_id: str, seqs: Ints) -> npt.NDArray[np.float64]:
-        """How unsure (N) this checkpoint was of those `seqs` (N, ascending) that it was asked again; NaN of others."""
-        with self._db.read() as conn:
-            rows = conn.execute(
-                "SELECT seq, uncertainty FROM doubts WHERE checkpoint_id = ?", [checkpoint_id]
-            ).fetchall()
-        asked = {int(seq): float(uncertainty) for seq, uncertainty in rows}
-        found = np.full(len(seqs), np.nan)
-        for place in np.flatnonzero(np.isin(seqs, list(asked))):
-            found[place] = asked[int(seqs[place])]
-        return found
-
-    def add_doubts(self, checkpoint_id: str, doubts: Mapping[str, float]) -> None:
-        """How unsure a checkpoint is of what these interactions asked. Again the same changes nothing."""
-        self._db.write(partial(_doubt, checkpoint_id, doubts))
-
     def recent_uncertainties(self, checkpoint_id: str, limit: int) -> list[float]:
         sql = """SELECT uncertainty FROM pool WHERE checkpoint_id = ? AND uncertainty IS NOT NULL
                  ORDER BY seq DESC LIMIT ?"""
@@ -158,14 +142,7 @@ def _refill(fresh: Sequence[tuple[float | None, int]], conn: Connection) -> None
         conn.execute("UPDATE pool SET uncertainty = ? WHERE seq = ?", [uncertainty, seq])
 
 
-def _doubt(checkpoint_id: str, doubts: Mapping[str, float], conn: Connection) -> None:
-    sql = "INSERT OR REPLACE INTO doubts SELECT ?, seq, ? FROM interactions WHERE id = ?"
-    for id_, uncertainty in doubts.items():
-        conn.execute(sql, [checkpoint_id, uncertainty, id_])
-
-
 def _name(name: str, conn: Connection) -> None:
-    conn.execute("DELETE FROM doubts")  # of the signal before; what they were made of was not kept
     conn.execute("DELETE FROM pool_signal")
     conn.execute("INSERT INTO pool_signal VALUES (?)", [name])
 

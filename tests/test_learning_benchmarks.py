@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -105,19 +106,18 @@ def test_true_probabilities_still_show_an_error_by_chance_and_less_with_more_ans
 
 
 def pool(count: int = 60, seed: int = 1) -> PoolState:
-    """The doubt grows with the place, and what was logged falls; two dense topics, and one stray question that is the
-    least sure of all.
-    """
+    """Doubt grows with the place; two dense topics, and one stray question that is the least sure of all."""
     draw = np.random.default_rng(seed)
     vectors = np.repeat(np.eye(2, 8), count // 2, axis=0) + 0.2 * draw.normal(size=(count, 8))
     vectors[-1] = np.eye(8)[7]
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return PoolState(
         [f"q{place}" for place in range(count)],
-        np.arange(count, dtype=float)[::-1],
+        np.arange(count, dtype=float),
         np.arange(count, dtype=float),
         vectors.astype(np.float32),
         np.zeros((0, 8), np.float32),
+        np.zeros(0),
         seed,
     )
 
@@ -140,6 +140,12 @@ def test_the_active_arm_takes_the_unsure_and_leaves_the_stray_and_repeats() -> N
     assert np.mean(chosen) > 35
     others = [int(id_[1:]) for id_ in at_random(state, 10)]
     assert np.mean(chosen) > np.mean(others)
+
+
+def test_of_what_was_logged_alike_the_active_arm_takes_what_is_doubted_now() -> None:
+    state = replace(pool(), logged=np.ones(60))
+    chosen = [int(id_[1:]) for id_ in dense_uncertain(state, 10)]
+    assert np.mean(chosen) > 35
 
 
 # ── curves ───────────────────────────────────────────────────────────────────────────────────────────────────────

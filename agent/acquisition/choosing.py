@@ -7,12 +7,23 @@ Two stages: factors that need no vectors for all rows, what needs them for a sho
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from agent.acquisition.factors import REPEAT_COSINE, Bools, Cheap, Floats, Ints, Log, Vectors, density, score
+from agent.acquisition.factors import (
+    REPEAT_COSINE,
+    Bools,
+    Cheap,
+    Floats,
+    Ints,
+    Log,
+    Vectors,
+    density,
+    likely_wrong,
+    score,
+)
 from agent.clusters import assign, centres
 from store.records import Arm, LabelState
 
@@ -21,6 +32,7 @@ WARM_UP = 15  # questions: before them, picking the uncertain finds mostly answe
 RANDOM_SHARE = 0.15
 SPARE = 20  # rows drawn for one that is to be asked at random: repeats and people asked enough fall away
 NUM_CLUSTERS = 8
+WIDER = 4  # answers that get a closer look, for one that is asked about
 CLUSTER_SHARE = 0.25  # of a batch, at most from one cluster
 
 
@@ -31,6 +43,11 @@ class Plan:
     num_warm_up: int
     num_random: int
     num_picked: int
+
+
+def wider(planned: Plan) -> Plan:
+    """With more to pick from than is asked, for a closer look."""
+    return replace(planned, num_picked=WIDER * planned.num_picked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +99,9 @@ def shortlist(log: Log, cheap: Cheap, planned: Plan, draw: np.random.Generator, 
     return Shortlist(np.concatenate([picked, drawn]), is_random, planned)
 
 
-def likely(log: Log, cheap: Cheap, size: int) -> Ints:
-    """Places of what is likely to be asked about next, as far as the cheap factors tell: each question once."""
-    fit = np.flatnonzero(log.is_open & ~cheap.is_outlier)
-    return _best(fit, cheap.product[fit], log.question[fit], size)
+def among(places: Ints, planned: Plan) -> Shortlist:
+    """Of these places alone, to pick from."""
+    return Shortlist(places, np.zeros(len(places), dtype=np.bool_), Plan(0, 0, planned.num_picked))
 
 
 def choose(
@@ -95,18 +111,20 @@ def choose(
     *,
     vectors: Vectors,
     cosines: Vectors,
+    share_wrong: Floats,
     taken: Vectors,
     left: Ints,
     draw: np.random.Generator,
 ) -> list[Choice]:
     """The batch, the random ones first.
 
-    `vectors` (M, D) are the shortlist's, unit length, and `cosines` (M, k) those of their nearest neighbours; `taken`
+    `vectors` (M, D) are the shortlist's, unit length, `cosines` (M, k) those of their nearest neighbours, `share_wrong`
+    (M,) how many of the judged answers to questions near them were wrong; `taken`
     (T, D) the questions that were asked or judged before; `left` how many more each person may be asked about, by their
     number. A repeat of what is taken, or chosen here, is not asked.
     """
     dense = density(cosines)
-    scores = score(cheap.product[short.places], dense)
+    scores = score(likely_wrong(cheap.rank[short.places], share_wrong) * cheap.worth[short.places], dense)
     by_density = bool(short.plan.num_warm_up)
     places = _Places(log.principal[short.places], vectors, ~_is_repeat(vectors, taken), left.copy())
     chosen = [(m, Arm.RANDOM) for m in places.take(np.flatnonzero(short.is_random), short.plan.num_random)]

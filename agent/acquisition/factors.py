@@ -33,7 +33,6 @@ class Log:
     question: Ints  # the same key is the same question
     repairability: Floats  # how likely a person, a document or a verifier settles it
     is_open: Bools
-    doubt: Floats  # of the checkpoint that answers now, which was asked again, in nats; NaN where it was not
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +42,15 @@ class Cheap:
     rank: Floats
     is_outlier: Bools  # too unsure to be typical of anything
     times: Ints  # how often it was asked, each person counted MAX_PER_PERSON times at most
+    worth: Floats  # by demand and repairability
     product: Floats
 
 
 def cheap_factors(log: Log) -> Cheap:
     rank, is_outlier = ranked(log.uncertainty, log.checkpoint)
-    place = places_after(rank, log.doubt)
-    rank, is_outlier = rank[place], is_outlier[place]
     times = times_asked(log.question, log.principal)
-    return Cheap(rank, is_outlier, times, rank * demand(times) * log.repairability)
+    worth = demand(times) * log.repairability
+    return Cheap(rank, is_outlier, times, worth, rank * worth)
 
 
 def ranked(uncertainty: Floats, checkpoint: Ints, window: int = WINDOW) -> tuple[Floats, Bools]:
@@ -69,17 +68,6 @@ def ranked(uncertainty: Floats, checkpoint: Ints, window: int = WINDOW) -> tuple
             below = np.searchsorted(recent, uncertainty[places], side="left") / len(recent)
             is_outlier[places] = below >= OUTLIER_RANK
     return rank, is_outlier
-
-
-def places_after(rank: Floats, doubt: Floats) -> Ints:
-    """Whose place (N,) each has once those asked again have changed places among themselves, to stand in the order of
-    their new doubt (N, NaN elsewhere). What one checkpoint doubts can't be compared with another's, and the most
-    doubtful are asked again: a rank among these alone would say nothing beside the others.
-    """
-    again = np.flatnonzero(~np.isnan(doubt))
-    place = np.arange(len(rank))
-    place[again[np.argsort(doubt[again], kind="stable")]] = again[np.argsort(rank[again], kind="stable")]
-    return place
 
 
 def times_asked(question: Ints, principal: Ints) -> Ints:
@@ -107,6 +95,18 @@ def density(cosines: Vectors) -> Floats:
     found = np.divide(total, count, out=np.full(len(cosines), np.nan), where=count > 0)
     middle = float(np.median(found[count > 0])) if count.any() else NO_NEIGHBOURS
     return np.asarray(np.clip(np.where(count > 0, found, middle), 0.0, 1.0), dtype=np.float64)
+
+
+def likely_wrong(rank: Floats, share_wrong: Floats) -> Floats:
+    """From 0 to 1 (N,): the mean of how unsure the answers are, by `rank` (N,), and of how the questions near them
+    fared, as a rank among these (N,). An adapter is sure of much that it gets wrong (measured on 120 questions of mixed
+    kinds after 15 or 35 labels: AUROC 0.55 by uncertainty alone, 0.67 by both). The shares say nothing while all are
+    alike.
+    """
+    ordered = np.sort(share_wrong)
+    if not len(ordered) or ordered[0] == ordered[-1]:
+        return rank
+    return np.asarray((rank + np.searchsorted(ordered, share_wrong, side="right") / len(ordered)) / 2)
 
 
 def score(product: Floats, dense: Floats) -> Floats:

@@ -13,12 +13,13 @@ from agent.acquisition.choosing import (
     WARM_UP,
     Choice,
     Plan,
+    among,
     choose,
-    likely,
     outcomes,
     plan,
     reason,
     shortlist,
+    wider,
 )
 from agent.acquisition.factors import (
     MAX_PER_PERSON,
@@ -30,7 +31,7 @@ from agent.acquisition.factors import (
     cheap_factors,
     demand,
     density,
-    places_after,
+    likely_wrong,
     ranked,
     repairability,
     score,
@@ -51,7 +52,6 @@ def log_of(count: int, **columns: object) -> Log:
         "question": np.arange(count),
         "repairability": np.ones(count),
         "is_open": np.ones(count, dtype=np.bool_),
-        "doubt": np.full(count, np.nan),
     }
     return Log(**(values | {name: np.asarray(column) for name, column in columns.items()}))
 
@@ -70,6 +70,7 @@ def chosen(
     cosine: np.ndarray | None = None,
     taken: np.ndarray | None = None,
     left: list[int] | None = None,
+    share_wrong: np.ndarray | None = None,
     cheap: Cheap | None = None,
     seed: int = 0,
     size: int = 1000,
@@ -87,6 +88,7 @@ def chosen(
         short,
         vectors=vectors[short.places],
         cosines=np.repeat(cosine[short.places, None], SEARCHED, axis=1).astype(np.float32),
+        share_wrong=(np.full(count, 0.5) if share_wrong is None else share_wrong)[short.places],
         taken=np.empty((0, DIM), np.float32) if taken is None else taken,
         left=np.array(left or [10**6] * (int(log.principal.max(initial=0)) + 1)),
         draw=draw,
@@ -103,27 +105,32 @@ def test_uncertainty_counts_by_rank_among_recent_answers_of_the_same_checkpoint(
     assert rank.tolist() == [1.0, 1.0, 0.5, 1.0]
 
 
-def test_those_asked_again_change_places_among_themselves_and_no_others_move() -> None:
-    rank, none = np.array([0.9, 0.2, 0.6, 0.4]), np.nan
-    assert rank[places_after(rank, np.array([1.0, none, 3.0, 2.0]))].tolist() == [0.4, 0.2, 0.9, 0.6]
-    assert places_after(rank, np.full(4, none)).tolist() == [0, 1, 2, 3]
+def test_what_is_near_wrong_answers_is_likely_wrong_however_sure() -> None:
+    rank = np.array([0.9, 0.1, 0.5, 0.5])
+    assert likely_wrong(rank, np.array([0.2, 0.9, 0.6, 0.4])) == pytest.approx([0.575, 0.55, 0.625, 0.5])
+    assert likely_wrong(rank, np.full(4, 0.3)).tolist() == rank.tolist()
+    assert likely_wrong(np.zeros(0), np.zeros(0)).tolist() == []
+    log = log_of(4, uncertainty=[1.0, 1.1, 1.2, 1.3])
+    assert chosen(log, PICK, share_wrong=np.array([0.9, 0.1, 0.2, 0.3]))[0].place == 3
+    assert chosen(log, PICK, share_wrong=np.array([0.2, 0.3, 0.9, 0.1]))[0].place == 2
 
 
-def test_what_the_checkpoint_that_answers_now_doubts_goes_before_what_was_doubted_once() -> None:
-    log = log_of(3, uncertainty=[3.0, 2.0, 1.0], doubt=[0.1, 0.2, np.nan])
-    assert likely(log, cheap_factors(log), 2).tolist() == [1, 0]
-
-
-def test_what_is_an_outlier_by_the_new_doubt_is_one_and_what_was_by_the_old_is_none() -> None:
-    uncertainty, doubt = np.arange(50.0), np.arange(50.0)[::-1]
-    assert np.flatnonzero(cheap_factors(log_of(50, uncertainty=uncertainty)).is_outlier).tolist() == [49]
-    assert np.flatnonzero(cheap_factors(log_of(50, uncertainty=uncertainty, doubt=doubt)).is_outlier).tolist() == [0]
-
-
-def test_what_is_likely_asked_next_is_open_no_outlier_and_each_question_once() -> None:
-    uncertainty = np.arange(100.0)
-    log = log_of(100, uncertainty=uncertainty, question=np.r_[np.arange(97), 96, 98, 99], is_open=uncertainty != 95)
-    assert likely(log, cheap_factors(log), 3).tolist() == [97, 94, 93]
+def test_a_closer_look_is_at_more_of_what_is_picked_and_at_these_alone() -> None:
+    assert wider(Plan(2, 3, 5)) == Plan(2, 3, 20)
+    log = log_of(9, uncertainty=np.arange(9.0))
+    short = among(np.array([1, 4, 6]), Plan(0, 2, 2))
+    found = choose(
+        log,
+        cheap_factors(log),
+        short,
+        vectors=directions(3),
+        cosines=np.full((3, SEARCHED), 0.5, np.float32),
+        share_wrong=np.full(3, 0.5),
+        taken=np.empty((0, DIM), np.float32),
+        left=np.array([9]),
+        draw=np.random.default_rng(0),
+    )
+    assert [(one.place, one.arm) for one in found] == [(6, Arm.DENSE_UNCERTAIN), (4, Arm.DENSE_UNCERTAIN)]
 
 
 def test_an_answer_without_tokens_has_no_rank_and_changes_none() -> None:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from agent.acquisition.choosing import WARM_UP, choose, plan, shortlist
-from agent.acquisition.factors import SEARCHED, Log, Vectors, cheap_factors
+from agent.acquisition.choosing import WARM_UP, Choice, Shortlist, among, choose, plan, shortlist, wider
+from agent.acquisition.factors import SEARCHED, Ints, Log, Vectors, cheap_factors
+from agent.neighbours import Neighbours
 from store.records import Arm
 
 Floats = npt.NDArray[np.float64]
@@ -17,7 +18,7 @@ Floats = npt.NDArray[np.float64]
 class PoolState:
     """What has no label yet: ids (N), the uncertainty (N,) of the answers that were logged and of those that the newest
     adapter gives (`doubt`), in nats, and the questions' unit vectors (N, dim); `taken` (T, dim) are those of what has a
-    label. `seed` is the replicate's and the round's.
+    label, whose logged answer `was_wrong` (T,). `seed` is the replicate's and the round's.
     """
 
     ids: Sequence[str]
@@ -25,6 +26,7 @@ class PoolState:
     doubt: Floats
     vectors: Vectors
     taken: Vectors
+    was_wrong: Floats
     seed: int
 
 
@@ -39,33 +41,45 @@ def dense_uncertain(state: PoolState, count: int) -> list[str]:
     """The daemon's own choice after its warm-up, its share at random included: every question was asked once, by one
     person. What it would rather not ask (outliers, repeats) comes at random if nothing else is left.
     """
+    planned, draw = plan(count, {Arm.WARM_UP: WARM_UP}), np.random.default_rng(state.seed)
+    log = _log(state)
+    short = shortlist(log, cheap_factors(log), wider(planned), draw)
+    first = _chosen(state, log, short, draw)
+    drawn = [one.place for one in first if one.arm is Arm.RANDOM]
+    again = np.array([one.place for one in first if one.arm is not Arm.RANDOM], dtype=np.int64)
+    log = _log(state, again)
+    places = [*drawn, *(one.place for one in _chosen(state, log, among(again, planned), draw))]
+    rest = [place for place in draw.permutation(len(state.ids)) if place not in set(places)]
+    return [state.ids[place] for place in [*places, *rest][:count]]
+
+
+def _log(state: PoolState, again: Sequence[int] | Ints = ()) -> Log:
+    """With the newest adapter's doubt where it was asked again."""
     num = len(state.ids)
     nobody = np.zeros(num, dtype=np.int64)
-    log = Log(
-        uncertainty=state.logged,
-        checkpoint=nobody,
+    is_again = np.isin(np.arange(num), again)
+    return Log(
+        uncertainty=np.where(is_again, state.doubt, state.logged),
+        checkpoint=is_again.astype(np.int64),
         principal=nobody,
         question=np.arange(num),
         repairability=np.ones(num),
         is_open=np.ones(num, dtype=np.bool_),
-        doubt=state.doubt,
     )
-    cheap, draw = cheap_factors(log), np.random.default_rng(state.seed)
-    short = shortlist(log, cheap, plan(count, {Arm.WARM_UP: WARM_UP}), draw)
-    vectors = state.vectors[short.places]
-    chosen = choose(
+
+
+def _chosen(state: PoolState, log: Log, short: Shortlist, draw: np.random.Generator) -> list[Choice]:
+    return choose(
         log,
-        cheap,
+        cheap_factors(log),
         short,
-        vectors=vectors,
+        vectors=state.vectors[short.places],
         cosines=_nearest(state.vectors, short.places),
+        share_wrong=Neighbours(state.taken, state.was_wrong).share_wrong(state.vectors[short.places]),
         taken=state.taken,
-        left=np.array([count]),
+        left=np.array([len(state.ids)]),
         draw=draw,
     )
-    places = [one.place for one in chosen]
-    rest = [place for place in draw.permutation(num) if place not in set(places)]
-    return [state.ids[place] for place in [*places, *rest][:count]]
 
 
 def _nearest(vectors: Vectors, places: npt.NDArray[np.integer]) -> Vectors:

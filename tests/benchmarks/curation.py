@@ -177,7 +177,6 @@ def run(console: Console) -> list[Finding]:
             max_context=1024,
             kernels=None,
             embedder=NOWHERE,
-            signal="mean_entropy",
         ),
     )
     console.print(f"curation of {ROWS:,} rows, {len(expected)} of them planted")

@@ -42,7 +42,7 @@ from tests.benchmarks.detection import auroc
 from tests.benchmarks.domains import Item, domain
 from tests.benchmarks.findings import Finding, at_most, tell
 from tests.benchmarks.own import CACHE
-from tests.benchmarks.replicate import MAX_TOKENS, Notebook, Plan, Replicate, Row, Train
+from tests.benchmarks.replicate import MAX_TOKENS, Logged, Notebook, Plan, Replicate, Row, Train
 
 DOMAINS = {"larger capitals": 60, "mixed": 240}  # test items, as many as there are beside the pool
 WORK = CACHE / "labels"
@@ -119,7 +119,7 @@ def measured(
     found = []
     for name, plan in plans.items():
         items = domain(name)
-        train, logged = trainer(items), doubts(plan, loader, items)
+        train, logged = trainer(items), answered(plan, loader, items)
         rows: dict[str, list[list[Row]]] = {arm: [] for arm in ARMS}
         for seed in seeds:
             replicate = Replicate(
@@ -139,14 +139,17 @@ def measured(
     return found
 
 
-def doubts(plan: Plan, loader: ModelLoader, items: Sequence[Item]) -> dict[str, float]:
-    """How unsure the base is of its answer to each, by the items' groups."""
+def answered(plan: Plan, loader: ModelLoader, items: Sequence[Item]) -> dict[str, Logged]:
+    """What the base says to each, by the items' groups."""
     unsure = signal(plan.uncertainty)
     answers = ask(loader, None, [item.question for item in items], MAX_TOKENS)
-    return {item.group: unsure(answer.tokens) or 0.0 for item, answer in zip(items, answers, strict=True)}
+    return {
+        item.group: Logged(unsure(answer.tokens) or 0.0, not item.is_right(answer.text))
+        for item, answer in zip(items, answers, strict=True)
+    }
 
 
-def findings(name: str, plan: Plan, rows: dict[str, list[list[Row]]], logged: Mapping[str, float]) -> list[Finding]:
+def findings(name: str, plan: Plan, rows: dict[str, list[list[Row]]], logged: Mapping[str, Logged]) -> list[Finding]:
     """The ratio with its interval, and the curves behind it, lenient and strict."""
     found = []
     for kind in KINDS:
@@ -177,16 +180,17 @@ def findings(name: str, plan: Plan, rows: dict[str, list[list[Row]]], logged: Ma
     return found
 
 
-def _told_apart(plan: Plan, rows: dict[str, list[list[Row]]], logged: Mapping[str, float] | None) -> str:
+def _told_apart(plan: Plan, rows: dict[str, list[list[Row]]], logged: Mapping[str, Logged] | None) -> str:
     """How well an uncertainty, the adapter's own if not told, finds what it gets wrong, mean over arms and seeds."""
     by_round: dict[int, list[float]] = {labels: [] for labels in plan.budgets}
     for replicate in (replicate for replicates in rows.values() for replicate in replicates):
         for row in replicate:
-            doubt, known = logged or row["uncertainty"], set(row["known"])
-            wrong = np.array([id_ not in known for id_ in row["uncertainty"]], dtype=float)
+            doubt, known = row["uncertainty"], set(row["known"])
+            if logged is not None:
+                doubt = {id_: logged[id_].uncertainty for id_ in doubt}
+            wrong = np.array([id_ not in known for id_ in doubt], dtype=float)
             if 0 < wrong.sum() < len(wrong):
-                scores = np.array([doubt[id_] for id_ in row["uncertainty"]])
-                by_round[len(row["labelled"])].append(auroc(scores, wrong))
+                by_round[len(row["labelled"])].append(auroc(np.array(list(doubt.values())), wrong))
     return ", ".join(f"{labels}: {np.mean(found):.2f}" for labels, found in by_round.items() if found)
 
 

@@ -73,6 +73,14 @@ class Notebook:
         return found
 
 
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """What became of a question when it was asked once: how unsure its answer was, and whether wrong."""
+
+    uncertainty: float
+    is_wrong: bool
+
+
 class Replicate:
     """One domain under one seed: which items are test and which pool, and its rounds."""
 
@@ -86,10 +94,10 @@ class Replicate:
         train: Train,
         loader: ModelLoader,
         embed: Callable[[Sequence[str]], Vectors],
-        logged: Mapping[str, float],
+        logged: Mapping[str, Logged],
         notebook: Notebook,
     ) -> None:
-        """`logged` has the uncertainty of the answer that was logged, by the item's group."""
+        """`logged` has the answers that were logged, by the item's group."""
         if len(items) < plan.num_test + plan.num_pool:
             raise ValueError(f"{len(items)} items of {name} are too few for {plan.num_test} + {plan.num_pool}")
         order = [items[place] for place in np.random.default_rng(seed).permutation(len(items))]
@@ -112,12 +120,16 @@ class Replicate:
         return rows
 
     def _state(self, row: Row, number: int) -> PoolState:
-        ids = [id_ for id_ in self.pool if id_ in row["uncertainty"]]
-        logged = np.array([self._logged[id_] for id_ in ids])
-        doubt = np.array([row["uncertainty"][id_] for id_ in ids])
-        embedded = np.array([self._vectors[id_] for id_ in ids])
-        taken = np.array([self._vectors[id_] for id_ in row["labelled"]])
-        return PoolState(ids, logged, doubt, embedded, taken, 1000 * self._seed + number)
+        ids, labelled = list(row["uncertainty"]), row["labelled"]
+        return PoolState(
+            ids=ids,
+            logged=np.array([self._logged[id_].uncertainty for id_ in ids]),
+            doubt=np.array(list(row["uncertainty"].values())),
+            vectors=np.array([self._vectors[id_] for id_ in ids]),
+            taken=np.array([self._vectors[id_] for id_ in labelled]),
+            was_wrong=np.array([self._logged[id_].is_wrong for id_ in labelled], dtype=np.float64),
+            seed=1000 * self._seed + number,
+        )
 
     def _round(self, arm: str, number: int, labelled: Sequence[str]) -> Row:
         return self._notebook.get(self._named | {"arm": arm, "round": number}, lambda: self._measure(labelled))

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from agent.acquisition.choosing import SHORTLIST
 from policies.engine import shipped
 from service.certainty import Certainty
 from service.questions import Budget, Questions
+from service.reasking import Doubt, Reasking
 from store import migrations
 from store.comparisons import Comparisons
 from store.connection import Connection
@@ -30,6 +31,7 @@ from store.database import Database
 from store.interactions import Interactions, Vectors
 from store.labels import Labels
 from store.pool import Pool
+from store.records import Interaction
 from store.vectors import VectorIndex
 from tests.benchmarks.findings import Finding, at_most, tell
 from tests.benchmarks.machine import look
@@ -145,6 +147,20 @@ def tenth_cosines(chunks: Iterator[tuple[list[str], Vectors]], queries: Vectors)
     return np.asarray(best.min(axis=1), dtype=np.float32)
 
 
+class AnsweredByBase(Reasking):
+    """No other checkpoint has come to serve since: there is nobody to ask."""
+
+    def __init__(self) -> None:
+        pass
+
+    @property
+    def known(self) -> Mapping[int, Doubt]:
+        return {}
+
+    def ask(self, key: int, interaction: Interaction, vector: Vectors) -> None:
+        pass
+
+
 def choose(state: Path) -> dict[str, Any]:
     """As after a restart: the saved index compared with the rows, then a batch of questions."""
     database = Database(state / "honed.db", migrations.log)
@@ -160,7 +176,7 @@ def choose(state: Path) -> dict[str, Any]:
         pool=Pool(database),
         index=index,
         certainty=Certainty(interactions),
-        champion=lambda: "base",
+        reasking=AnsweredByBase(),
         policy_set=shipped(),
         budget=Budget(4 * BATCH, BATCH, 0.0),
         draw=np.random.default_rng(7),

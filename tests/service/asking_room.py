@@ -46,35 +46,24 @@ class Room:
         threshold: float = 0.0,
         seed: int = 0,
         policy_set: PolicySet | None = None,
-        champion: str = "base",
     ) -> int:
         """Score what is new, then one batch of questions."""
-        return self.questions(Budget(per_day, per_person, threshold), seed, policy_set, champion).ask()
-
-    def questions(
-        self,
-        budget: Budget = Budget(100, 100, 0.0),  # noqa: B008 - frozen
-        seed: int = 0,
-        policy_set: PolicySet | None = None,
-        champion: str = "base",
-    ) -> Questions:
-        """When all that is new has its score."""
         scoring = self.scoring()
         while scoring.score_new():
             pass
-        return Questions(
+        questions = Questions(
             interactions=self.interactions,
             labels=self.labels,
             comparisons=Comparisons(self.db),
             pool=self.pool,
             index=scoring.index,
             certainty=Certainty(self.interactions),
-            champion=lambda: champion,
             policy_set=policy_set or shipped(),
-            budget=budget,
+            budget=Budget(per_day, per_person, threshold),
             draw=np.random.default_rng(seed),
             clock=self.clock,
         )
+        return questions.ask()
 
     def add(self, name: str, text: str | None = None, **changes: object) -> None:
         told = changes.get("uncertainty", 1.0)

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from safetensors.torch import load
 from agent.recipe import Recipe, SftSettings
 from agent.results import MODELS
 from agent.rundir import SURVEY_FILE, RunDirectory
-from agent.scope import Scope
 from policies.engine import PolicySet, shipped
 from service import models
 from service.cli import review
@@ -31,7 +30,6 @@ from service.daemon import Daemon
 from service.evaluations import Evaluations
 from service.models import SealedModel
 from service.paths import Paths
-from service.questions import Questions
 from service.snapshots import ChildSettings, Snapshots
 from service.stores import Stores, open_stores
 from service.supervisor import Child, ChildState, Supervisor
@@ -67,26 +65,10 @@ class InstantChildren(Supervisor):
                 (directory / SURVEY_FILE).write_bytes(b"survey")
             run.write("result.json", {"loss": 0.1, "steps": 2.0, "num_lessons": 5, "versions": {"torch": "2"}})
         else:
-            doubts = [{"id": row["id"], "uncertainty": 0.5} for row in run.rows("open.jsonl")]
-            run.write_rows("doubts.jsonl", doubts)
             run.write_rows("base_answers.jsonl", [{"messages": [{"role": "user", "content": "?"}], "answer": "!"}])
             run.write("result.json", RESULTS)
         run.done()
         return Child(os.getpid(), 0.0)  # no process of ours started then
-
-
-class NothingOpen(Questions):
-    """Of a log in which nothing is left to ask about."""
-
-    def __init__(self) -> None:
-        pass
-
-    def likely(self, scope: Scope | None) -> list[Interaction]:
-        return []
-
-    def doubt(self, checkpoint_id: str, doubts: Mapping[str, float]) -> None:
-        if doubts:
-            raise ValueError(f"nothing was asked, and {checkpoint_id} doubts {doubts}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +129,7 @@ def workshop(tmp_path: Path, make_settings: Callable[..., Settings]) -> Iterator
     base = models.ensure(settings.model, settings.paths.models)
     stores = open_stores(settings)
     embedder = models.ensure(settings.embedder, settings.paths.models)
-    child = ChildSettings(base, "cpu", "float32", "none", 1, 1024, None, embedder, "mean_entropy")
+    child = ChildSettings(base, "cpu", "float32", "none", 1, 1024, None, embedder)
     snapshots = Snapshots(
         interactions=stores.interactions,
         comparisons=stores.comparisons,
@@ -155,9 +137,7 @@ def workshop(tmp_path: Path, make_settings: Callable[..., Settings]) -> Iterator
         paths=settings.paths,
         child=child,
     )
-    evaluations = Evaluations(
-        taught=snapshots.taught, nearby=lambda *_: [], questions=NothingOpen, paths=settings.paths, child=child
-    )
+    evaluations = Evaluations(taught=snapshots.taught, nearby=lambda *_: [], paths=settings.paths, child=child)
     yield Workshop(stores, snapshots, evaluations, settings.paths, base, shipped())
     stores.close()
 

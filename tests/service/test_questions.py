@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from agent.scope import scope_of
 from policies.engine import PolicySet
 from service.questions import Budget
 from store.records import Arm, Feedback, FeedbackSource, FinishReason, LabelState, LabelTask
@@ -39,38 +38,6 @@ def test_after_the_warm_up_the_unsure_are_asked_about_and_the_sure_are_not(room)
     (task,) = room.tasks()
     assert (task.interaction_id, task.arm) == ("unsure", Arm.DENSE_UNCERTAIN)
     assert "less sure than 100% of recent answers" in task.reason
-
-
-def test_people_are_asked_by_what_the_champion_doubts_now_and_after_a_rollback_as_before(room):
-    room.settled_warm_up()
-    for number in range(8):
-        room.add(f"a{number}", uncertainty=2.0 + number)
-    room.questions().doubt("new", {"a7": 0.1, "a6": 0.2, "a1": 4.0})
-    assert room.ask(per_day=4, threshold=0.6, champion="new") == 1
-    assert room.asked() == {"a1"}
-    assert room.ask(per_day=8, threshold=0.6, champion="base") == 1
-    assert room.asked() == {"a1", "a7"}
-
-
-def test_a_candidate_is_to_be_asked_what_is_open_unsure_and_inside_its_scope(room):
-    room.settled_warm_up()
-    for number in range(4):
-        room.add(f"inside{number}", f"who leads the choir of {number}", uncertainty=number)
-    room.add("asked", "who leads the band of asked", uncertainty=9.0)
-    room.add("long", "who leads the choir of long", uncertainty=9.0, prompt_tokens=600)
-    room.add("outside", "how is the weather", uncertainty=9.0)
-    room.labels.add(LabelTask("t", "asked", 1.0, 0.5, "long ago"))
-    questions = room.questions()
-    scope = scope_of(["who leads the choir"], room.embedder, "e", 0.6)
-    assert [one.id for one in questions.likely(scope)] == ["inside3", "inside2", "inside1", "inside0"]
-    assert [one.id for one in questions.likely(None)][:2] == ["outside", "inside3"]
-
-
-def test_no_more_is_asked_of_a_candidate_than_people_are_asked_in_a_few_days(room, monkeypatch):
-    monkeypatch.setattr("service.questions.MAX_LIKELY", 3)
-    for number in range(9):
-        room.add(f"a{number}", uncertainty=number)
-    assert len(room.questions().likely(None)) == 3
 
 
 def test_what_is_below_the_threshold_waits(room):

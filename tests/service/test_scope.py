@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
 
 from agent.checkpoint import FILES
@@ -392,24 +391,6 @@ def test_a_candidate_is_also_asked_what_was_asked_near_and_never_taught(make_dae
     out = capsys.readouterr().out
     assert "of 3 questions asked near the taught ones, and never taught, it answers 1 otherwise" in out
     assert "zulu" in out
-
-
-def test_a_candidate_is_asked_open_questions_inside_its_scope_and_its_doubt_is_kept(make_daemon: MakeDaemon):
-    desk = Desk(make_daemon(scope="near", scope_nearness=0.75))
-    daemon = desk.daemon
-    teach(daemon)
-    open_id = desk.ask("What is the code of zulu?")["id"]
-    while daemon.scoring().score_new():
-        pass
-    cycle = another_cycle(daemon, InstantChildren())
-    run = start(cycle)
-    wait_until(lambda: cycle.advance() or look(daemon, run).state.is_over)
-    assert look(daemon, run).error is None
-    (checkpoint,) = daemon.stores.registry.checkpoints()
-    columns = daemon.stores.pool.columns()
-    doubts = daemon.stores.pool.doubts(checkpoint.id, columns.seq)
-    ids = daemon.stores.pool.ids(columns.seq[~np.isnan(doubts)].tolist())
-    assert [f"chatcmpl-{id_}" for id_ in ids] == [open_id]
 
 
 def test_a_run_near_what_was_taught_seals_the_questions_with_its_adapter(make_daemon: MakeDaemon, capsys):

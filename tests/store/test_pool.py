@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from agent.uncertainty import mean_entropy
 from store.database import Database
 from store.interactions import Interactions
 from store.labels import Labels
@@ -49,24 +48,6 @@ def test_what_was_asked_or_judged_is_no_longer_open(
     assert not pool.columns().is_open.any()
     assert pool.recently_taken(5) == [1, 2]
     assert pool.recently_taken(1) == [2]
-
-
-def test_a_checkpoint_doubts_what_it_was_asked_again_and_nothing_else(pool: Pool) -> None:
-    pool.add_doubts("new", {"i2": 0.7, "i4": 0.1, "gone": 9.0})
-    pool.add_doubts("new", {"i4": 0.3})
-    seqs = pool.columns().seq
-    assert np.nan_to_num(pool.doubts("new", seqs), nan=-1.0).tolist() == [-1.0, 0.7, -1.0, 0.3]
-    assert np.isnan(pool.doubts("base", seqs)).all()
-    assert pool.doubts("new", seqs[:0]).tolist() == []
-
-
-def test_doubts_of_one_signal_go_when_another_counts(pool: Pool) -> None:
-    pool.keep_to("mean_entropy", mean_entropy)
-    pool.add_doubts("new", {"i2": 0.7})
-    pool.keep_to("mean_entropy", mean_entropy)
-    assert not np.isnan(pool.doubts("new", pool.columns().seq)).all()
-    pool.keep_to("peak_entropy", mean_entropy)
-    assert np.isnan(pool.doubts("new", pool.columns().seq)).all()
 
 
 def test_an_empty_pool_has_empty_columns(log: Database) -> None:
