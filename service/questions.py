@@ -142,7 +142,9 @@ class Questions:
         uncertainty, checkpoint = columns.uncertainty.copy(), columns.checkpoint.copy()
         numbers = {name: number for number, name in enumerate(columns.checkpoints)}
         known = self._reasking.known
-        for place in np.flatnonzero(np.isin(columns.question, list(known))):
+        places = np.flatnonzero(np.isin(columns.question, list(known)))
+        uncertainty[places] = np.nan  # what was asked often must not be usual by itself: one answer stands for all
+        for place in {int(columns.question[place]): int(place) for place in places}.values():
             doubt = known[int(columns.question[place])]
             uncertainty[place] = doubt.uncertainty
             checkpoint[place] = numbers.setdefault(doubt.checkpoint_id, len(numbers))

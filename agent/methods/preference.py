@@ -22,8 +22,8 @@ from agent.methods import Job, Row, Trained
 ADAPTER = "default"
 REFERENCE = "ref"  # TRL's name for its copy of the adapter
 SMOOTHING = 0.7
-# At first DPO pulls an answer of a pair with β/2 over the batch, KTO a thumb with β/4 over one of twice as many rows:
-# an anchor of the same weight would hold what thumbs teach four times as fast.
+# At first DPO pulls an answer of a pair with β/2 over the batch, KTO a thumb with β/4 over one of twice as many rows,
+# so that an anchor of the same weight would hold it four times as fast. At a quarter of it more is forgotten.
 THUMB_PULL = 0.5
 
 Example = dict[str, Any]

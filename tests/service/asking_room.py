@@ -7,6 +7,7 @@ import numpy as np
 from policies.engine import PolicySet, shipped
 from service.certainty import Certainty
 from service.questions import Budget, Questions
+from service.reasking import Doubt, Reasking
 from service.scoring import Scoring
 from store import migrations
 from store.comparisons import Comparisons
@@ -19,12 +20,29 @@ from store.vectors import VectorIndex
 from tests.fakes import SetClock, WordEmbedder
 
 
+class Now(Reasking):
+    """What answers now, by interactions: its checkpoint and how unsure it is. Others it would answer as they were."""
+
+    def __init__(self, doubts: dict[str, Doubt]) -> None:
+        self._doubts = doubts
+        self._found: dict[int, Doubt] = {}
+
+    @property
+    def known(self) -> dict[int, Doubt]:
+        return self._found
+
+    def ask(self, key: int, interaction: Interaction, vector: np.ndarray) -> None:
+        if interaction.id in self._doubts:
+            self._found[key] = self._doubts[interaction.id]
+
+
 class Room:
     """One state directory; `scoring` opens its index as a restart does."""
 
     def __init__(self, state: Path) -> None:
         self.state, self.embedder, self.clock = state, WordEmbedder(), SetClock()
         self.db = Database(state / "honed.db", migrations.log)
+        self.now: dict[str, Doubt] = {}
         self.interactions, self.labels, self.pool = Interactions(self.db), Labels(self.db), Pool(self.db)
 
     def scoring(self, by: str = "mean_entropy") -> Scoring:
@@ -58,6 +76,7 @@ class Room:
             pool=self.pool,
             index=scoring.index,
             certainty=Certainty(self.interactions),
+            reasking=Now(self.now),
             policy_set=policy_set or shipped(),
             budget=Budget(per_day, per_person, threshold),
             draw=np.random.default_rng(seed),

@@ -1,5 +1,6 @@
 """From scored answers to the questions worth asking: budgets, arms, reasons, and policy's last word."""
 
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import pytest
 
 from policies.engine import PolicySet
 from service.questions import Budget
-from store.records import Arm, Feedback, FeedbackSource, FinishReason, LabelState, LabelTask
+from service.reasking import Doubt
+from store.records import Arm, Feedback, FeedbackSource, FinishReason, LabelState, LabelTask, Rating
 from tests.service.asking_room import Room
 
 DAY, HOUR = 86_400.0, 3_600.0
@@ -38,6 +40,41 @@ def test_after_the_warm_up_the_unsure_are_asked_about_and_the_sure_are_not(room)
     (task,) = room.tasks()
     assert (task.interaction_id, task.arm) == ("unsure", Arm.DENSE_UNCERTAIN)
     assert "less sure than 100% of recent answers" in task.reason
+
+
+def test_people_are_asked_by_what_answers_now_doubts_not_by_what_was_doubted_once(room):
+    room.settled_warm_up()
+    for name, uncertainty in {"once": 5.0, "still": 4.0, "sure": 0.5}.items():
+        room.add(name, uncertainty=uncertainty)
+    room.now = {"once": Doubt("new", 0.01), "still": Doubt("new", 2.0)}
+    assert room.ask(per_day=4) == 1
+    assert room.asked() == {"still"}
+
+
+def test_the_same_question_is_doubted_alike_however_often_it_was_asked(room):
+    room.settled_warm_up()
+    for number in range(3):
+        room.add(f"often{number}", "What is often asked?", uncertainty=8.0)
+    room.add("rare", uncertainty=4.0)
+    room.now = {f"often{number}": Doubt("new", 0.01) for number in range(3)} | {"rare": Doubt("new", 9.0)}
+    assert room.ask(per_day=4) == 1
+    assert room.asked() == {"rare"}
+
+
+def test_a_question_near_wrong_answers_goes_before_one_near_right_ones(room):
+    for number in range(15):
+        sort = "boat" if number % 2 else "tree"
+        room.add(f"old{number}", f"Where is the {sort} {sort} of {number}")
+        room.labels.add(LabelTask(f"old{number}", f"old{number}", 1.0, 0.5, "long ago"))
+        rating = Rating.DOWN if sort == "boat" else Rating.UP
+        room.interactions.add_feedback(
+            Feedback(f"f{number}", f"old{number}", 1.0, "ann", FeedbackSource.LABEL, rating=rating)
+        )
+    for number in range(20, 26):
+        sort = "boat" if number % 2 else "tree"
+        room.add(f"{sort}{number}", f"Where is the {sort} {sort} of {number}", uncertainty=1.0)
+    assert room.ask(per_day=12) == 3
+    assert room.asked() == {"boat21", "boat23", "boat25"}
 
 
 def test_what_is_below_the_threshold_waits(room):
@@ -163,6 +200,23 @@ def test_a_daemon_chooses_questions_once_there_is_something_new(desk):
     assert "typical" in question["reason"]
     assert desk.operator.get("/operator/status").json()["asking"]["warm-up"]["num_asked"] == 1
     assert {timer.name for timer in rounds.timers()} >= {"score", "ask"}
+
+
+def test_a_daemon_looks_again_when_another_model_answers_and_not_while_the_budget_is_spent(make_daemon, monkeypatch):
+    daemon = make_daemon(ask_per_day=4)
+    asked = []
+    monkeypatch.setattr(daemon.questions(), "ask", lambda: asked.append(1) or 0)
+    daemon.rounds.ask()
+    daemon.rounds.ask()
+    assert len(asked) == 1  # nothing was found, and nothing is new
+    daemon.rollout.serving.flip(replace(daemon.rollout.serving.current))
+    daemon.rounds.ask()
+    daemon.rounds.ask()
+    assert len(asked) == 2
+    monkeypatch.setattr(daemon.questions(), "num_left", lambda: 0)
+    daemon.rounds._is_pool_new = True
+    daemon.rounds.ask()
+    assert (len(asked), daemon.rounds._is_pool_new) == (2, True)
 
 
 def test_two_answers_to_one_question_are_asked_about_together_and_once(room):
