@@ -82,9 +82,9 @@ PARTS: Mapping[str, Part] = {
     "preference": Part(
         "Preferences",
         "bench-preference",
-        "Simulated raters with a hidden taste (an answer should begin with what was asked about) judge pairs of the base's "
-        "own answers to half of 320 prompts; the accuracy is of pairs to the other half, by whose likelihood training "
-        "raised more. Raters who like flattery must be stopped by policy.",
+        "Simulated raters with a hidden taste (an answer should begin with what was asked about) judge pairs of the "
+        "base's own answers to half of 320 prompts; the accuracy is of pairs to the other half, by whose likelihood "
+        "training raised more. Raters who like flattery must be stopped by policy.",
         preference.run,
     ),
     "curation": Part(
