@@ -70,6 +70,7 @@ class Questions:
         self._budget = budget
         self._draw = draw
         self._clock = clock
+        self.has_looked_closer = False  # whether the last choice learnt new doubts: the next may differ
 
     def num_left(self) -> int:
         """How many more the hour's and the day's budget allow now; none when 0 or less."""
@@ -81,7 +82,7 @@ class Questions:
 
     def ask(self) -> int:
         """Put a batch of questions, as far as the budget goes; returns how many."""
-        now, size = self._clock(), self.num_left()
+        now, size, self.has_looked_closer = self._clock(), self.num_left(), False
         if size < 1:
             return 0
         columns = self._pool.columns()
@@ -98,63 +99,64 @@ class Questions:
         cheap = cheap_factors(log)
         short = shortlist(log, cheap, wider(planned), self._draw)
         chosen = self._chosen(columns, log, cheap, short, left)
-        picked = np.array([one.place for one in chosen if one.arm is Arm.DENSE_UNCERTAIN], dtype=np.int64)
+        picked = [one for one in chosen if one.arm is Arm.DENSE_UNCERTAIN]
         others = [one for one in chosen if one.arm is not Arm.DENSE_UNCERTAIN]
-        if not len(picked):
+        if not picked:
             return others
-        self._ask_again(columns, picked)
+        num_known = len(self._reasking.known)
+        self._ask_again(columns, np.array([one.place for one in picked], dtype=np.int64))
+        self.has_looked_closer = len(self._reasking.known) > num_known
         for one in others:
             left[log.principal[one.place]] -= 1
         log = self._log(columns)
         return [*others, *self._chosen(columns, log, cheap_factors(log), among(picked, planned), left)]
 
     def _chosen(self, columns: Columns, log: Log, cheap: Cheap, short: Shortlist, left: Ints) -> list[Choice]:
-        vectors = self._vectors(list(columns.seq[short.places]))
+        vectors, judged = self._vectors(list(columns.seq[short.places])), self._judged()
         return choose(
             log,
             cheap,
             short,
             vectors=vectors,
             cosines=self._index.neighbours(vectors, SEARCHED),
-            share_wrong=self._judged().share_wrong(vectors),
+            share_wrong=judged.share_wrong(vectors) if judged else None,
             taken=self._vectors(self._pool.recently_taken(TAKEN)),
             left=left,
             draw=self._draw,
         )
 
-    def _judged(self) -> Neighbours:
-        """What people judged lately, whichever checkpoint had answered."""
+    def _judged(self) -> Neighbours | None:
+        """What people judged lately, whichever checkpoint had answered; None while it is all right or all wrong."""
         seqs, wrong = self._interactions.judgements()
-        newest = np.argsort(seqs)[-JUDGED:]
-        return Neighbours(self._vectors(seqs[newest].tolist()), wrong[newest])
+        seqs, wrong = seqs[-JUDGED:], wrong[-JUDGED:]
+        if not 0 < wrong.sum() < len(wrong):
+            return None
+        return Neighbours(self._vectors(seqs.tolist()), wrong)
 
     def _ask_again(self, columns: Columns, places: Ints) -> None:
         seqs = columns.seq[places].tolist()
         whole = zip(columns.question[places].tolist(), self._pool.ids(seqs), self._vectors(seqs), strict=True)
-        for key, id_, vector in whole:
-            interaction = self._interactions.get(id_)
-            if interaction is not None:
-                self._reasking.ask(key, interaction, vector)
+        found = ((key, self._interactions.get(id_), vector) for key, id_, vector in whole)
+        self._reasking.ask((key, one, vector) for key, one, vector in found if one is not None)
 
     def _log(self, columns: Columns) -> Log:
-        """With what is doubted now in the place of what was logged."""
         by_person = repairability(columns.principals, self._labels.count_settled_by_person())
-        uncertainty, checkpoint = columns.uncertainty.copy(), columns.checkpoint.copy()
+        doubt, doubted_by = np.full(len(columns.seq), np.nan), np.zeros(len(columns.seq), dtype=np.int64)
         numbers = {name: number for number, name in enumerate(columns.checkpoints)}
         known = self._reasking.known
-        places = np.flatnonzero(np.isin(columns.question, list(known)))
-        uncertainty[places] = np.nan  # what was asked often must not be usual by itself: one answer stands for all
-        for place in {int(columns.question[place]): int(place) for place in places}.values():
-            doubt = known[int(columns.question[place])]
-            uncertainty[place] = doubt.uncertainty
-            checkpoint[place] = numbers.setdefault(doubt.checkpoint_id, len(numbers))
+        for place in np.flatnonzero(np.isin(columns.question, list(known))):
+            found = known[int(columns.question[place])]
+            doubt[place] = found.uncertainty
+            doubted_by[place] = numbers.setdefault(found.checkpoint_id, len(numbers))
         return Log(
-            uncertainty=uncertainty,
-            checkpoint=checkpoint,
+            uncertainty=columns.uncertainty,
+            checkpoint=columns.checkpoint,
             principal=columns.principal,
             question=columns.question,
             repairability=by_person[columns.principal],
             is_open=columns.is_open,
+            doubt=doubt,
+            doubted_by=doubted_by,
         )
 
     def _vectors(self, seqs: list[int]) -> Vectors:

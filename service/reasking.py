@@ -1,6 +1,7 @@
 """What answers now is asked again before people are: the doubt in the log may be that of a checkpoint before it."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -18,7 +19,9 @@ from store.records import FinishReason, Interaction, TokenTrace
 log = structlog.get_logger()
 
 MAX_PROMPT = 512  # tokens; of what is longer the logged doubt has to do
-MAX_TOKENS = 128  # of an answer: its doubt shows soon, and nobody waits for the rest
+MIN_TOKENS, MAX_TOKENS = 16, 256  # of an answer
+MAX_SECONDS = 15.0  # a round
+PAUSE_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +33,22 @@ class Doubt:
 
 
 class Reasking:
-    """One question at a time, beside what people ask. Remembers its doubts by question, until another model serves."""
+    """One question at a time, while people ask nothing. Remembers doubts by question, until another model serves."""
 
-    def __init__(self, serving: Serving, tokenizer: Tokenizer, signal_name: str) -> None:
+    def __init__(
+        self,
+        serving: Serving,
+        tokenizer: Tokenizer,
+        signal_name: str,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._serving = serving
         self._tokenizer = tokenizer
         self._signal = signal(signal_name)
+        self._clock = clock
+        self._sleep = sleep
         self._of: ServedModel | None = None
         self._known: dict[int, Doubt] = {}
 
@@ -46,18 +59,30 @@ class Reasking:
             self._of, self._known = self._serving.current, {}
         return self._known
 
-    def ask(self, key: int, interaction: Interaction, vector: Vectors) -> None:
-        """Ask this again, whose question has that key and unit vector (dim,), unless the checkpoint that would answer
-        it is the one that did. What cannot be asked keeps the doubt that was logged.
+    def ask(self, rows: Iterable[tuple[int, Interaction, Vectors]]) -> None:
+        """Ask again what the checkpoint that would answer it has not answered itself: keys, interactions and the unit
+        vectors (dim,) of their questions. What can't be asked keeps the doubt that was logged, and so does the rest
+        when the time is up, so that a daemon can stop.
         """
-        if key in self.known or interaction.prompt_tokens > MAX_PROMPT:
+        until = self._clock() + MAX_SECONDS
+        for key, interaction, vector in rows:
+            while self._serving.num_active() and self._clock() < until:
+                self._sleep(PAUSE_SECONDS)
+            if self._clock() >= until:
+                log.info("questions.not_all_asked_again", reason=f"{MAX_SECONDS:g} seconds were up")
+                return
+            if key not in self.known:
+                self._ask(key, interaction, vector)
+
+    def _ask(self, key: int, interaction: Interaction, vector: Vectors) -> None:
+        if interaction.prompt_tokens > MAX_PROMPT:
             return
         if last_asked(interaction.messages) != interaction.question:  # it is placed by other words than the vector's
             return
-        model = self._serving.current.for_question(vector)
-        if model.checkpoint_id == interaction.checkpoint_id:
-            return
         try:
+            model = self._serving.current.for_question(vector)
+            if model.checkpoint_id == interaction.checkpoint_id:
+                return
             doubt = self._doubt(model, interaction)
         except (EngineBusy, EngineClosed, ValueError) as error:
             log.info("question.not_asked_again", interaction=interaction.id, reason=str(error))
@@ -66,9 +91,10 @@ class Reasking:
             self._known[key] = Doubt(model.checkpoint_id, doubt)
 
     def _doubt(self, model: ServedModel, interaction: Interaction) -> float | None:
-        """None where no token was made."""
+        """None where no token was made. As many tokens at most as were logged: signals look at all of an answer."""
         prompt = tuple(self._tokenizer.chat_ids(plain(interaction.messages)))
-        _, tokens, end = complete(model.engine, GenerationRequest(prompt, Sampling(max_tokens=MAX_TOKENS)))
+        sampling = Sampling(max_tokens=min(max(len(interaction.tokens), MIN_TOKENS), MAX_TOKENS))
+        _, tokens, end = complete(model.engine, GenerationRequest(prompt, sampling))
         if end.reason is FinishReason.ERROR:
             raise EngineClosed(end.error or "the engine failed without a word; restart the daemon and report this")
         return self._signal([TokenTrace(token.id, token.logprob, token.entropy) for token in tokens])

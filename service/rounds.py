@@ -10,7 +10,6 @@ from datetime import datetime
 import structlog
 
 from agent.recipe import Recipe
-from agent.served import ServedModel
 from service import notify
 from service.config import Settings, is_within
 from service.cycle import Cycle, NotStarted
@@ -50,7 +49,7 @@ class Rounds:
         self._scoring = scoring
         self._questions = questions
         self._is_pool_new = False  # whether choosing could find anything to ask
-        self._asked_by: ServedModel | None = None  # whose doubts the last choice went by
+        self._asked_by = rollout.serving.current  # whose doubts the last choice went by
         self._scored_at = time.monotonic()
 
     def timers(self) -> list[Timer]:
@@ -91,8 +90,14 @@ class Rounds:
             return
         if self._questions().num_left() < 1:
             return
-        num_asked = self._questions().ask()
-        self._is_pool_new, self._asked_by = num_asked > 0, current
+        self._is_pool_new = False  # scoring may find something new meanwhile
+        try:
+            num_asked = self._questions().ask()
+        except BaseException:
+            self._is_pool_new = True
+            raise
+        self._is_pool_new |= num_asked > 0 or self._questions().has_looked_closer
+        self._asked_by = current
         log.info("questions.chosen", num_asked=num_asked)
 
     def consider_training(self) -> None:

@@ -105,12 +105,12 @@ class Interactions:
 
     def judgements(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
         """Numbers (N,) of the answers that people called right or wrong, and whether each is wrong (N,); the last word
-        stands.
+        stands. In the order of the judgements.
         """
         sql = f"""SELECT i.seq, f.correction IS NOT NULL OR f.rating = 'down'
                  FROM feedback AS f JOIN interactions AS i ON i.id = f.interaction_id
                  WHERE NOT f.is_excluded AND (f.rating IS NOT NULL OR f.correction IS NOT NULL)
-                 AND f.seq IN ({STANDING})"""  # noqa: S608 - a constant
+                 AND f.seq IN ({STANDING}) ORDER BY f.seq"""  # noqa: S608 - a constant
         with self._db.read() as conn:
             rows = conn.execute(sql).fetchall()
         return np.array([row[0] for row in rows], dtype=np.int64), np.array([row[1] for row in rows], dtype=np.float64)

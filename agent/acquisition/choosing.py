@@ -6,7 +6,7 @@ Two stages: factors that need no vectors for all rows, what needs them for a sho
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -43,11 +43,12 @@ class Plan:
     num_warm_up: int
     num_random: int
     num_picked: int
+    look: int = 1  # so many times as many are picked, of each person and each cluster too
 
 
 def wider(planned: Plan) -> Plan:
-    """With more to pick from than is asked, for a closer look."""
-    return replace(planned, num_picked=WIDER * planned.num_picked)
+    """With more picked than will be asked about, for a closer look."""
+    return replace(planned, look=WIDER) if planned.num_picked else planned
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class Shortlist:
     places: Ints
     is_random: Bools
     plan: Plan
+    cluster: Ints | None = None  # of each, if known
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ class Choice:
     rank: float
     times: int
     density: float
+    cluster: int  # -1 for one that was not picked
 
 
 def plan(size: int, asked: Mapping[Arm | None, int]) -> Plan:
@@ -99,9 +102,11 @@ def shortlist(log: Log, cheap: Cheap, planned: Plan, draw: np.random.Generator, 
     return Shortlist(np.concatenate([picked, drawn]), is_random, planned)
 
 
-def among(places: Ints, planned: Plan) -> Shortlist:
-    """Of these places alone, to pick from."""
-    return Shortlist(places, np.zeros(len(places), dtype=np.bool_), Plan(0, 0, planned.num_picked))
+def among(picked: Sequence[Choice], planned: Plan) -> Shortlist:
+    """Of these alone, to pick from."""
+    places = np.array([one.place for one in picked], dtype=np.int64)
+    cluster = np.array([one.cluster for one in picked], dtype=np.int64)
+    return Shortlist(places, np.zeros(len(picked), dtype=np.bool_), Plan(0, 0, planned.num_picked), cluster)
 
 
 def choose(
@@ -111,7 +116,7 @@ def choose(
     *,
     vectors: Vectors,
     cosines: Vectors,
-    share_wrong: Floats,
+    share_wrong: Floats | None,
     taken: Vectors,
     left: Ints,
     draw: np.random.Generator,
@@ -119,7 +124,7 @@ def choose(
     """The batch, the random ones first.
 
     `vectors` (M, D) are the shortlist's, unit length, `cosines` (M, k) those of their nearest neighbours, `share_wrong`
-    (M,) how many of the judged answers to questions near them were wrong; `taken`
+    (M,) how many of the judged answers to questions near them were wrong, if that is known; `taken`
     (T, D) the questions that were asked or judged before; `left` how many more each person may be asked about, by their
     number. A repeat of what is taken, or chosen here, is not asked.
     """
@@ -130,12 +135,19 @@ def choose(
     chosen = [(m, Arm.RANDOM) for m in places.take(np.flatnonzero(short.is_random), short.plan.num_random)]
     picked = np.flatnonzero(~short.is_random)
     order = picked[np.argsort(-(dense if by_density else scores)[picked], kind="stable")]
-    size = short.plan.num_warm_up or short.plan.num_picked
-    cluster = np.full(len(vectors), -1, dtype=np.int64)
-    cluster[order] = assign(vectors[order], centres(vectors[order], NUM_CLUSTERS, draw))
+    size, look = short.plan.num_warm_up or short.plan.num_picked, short.plan.look
+    cluster = short.cluster
+    if cluster is None:
+        cluster = np.full(len(vectors), -1, dtype=np.int64)
+        cluster[order] = assign(vectors[order], centres(vectors[order], NUM_CLUSTERS, draw))
     arm = Arm.WARM_UP if by_density else Arm.DENSE_UNCERTAIN
-    chosen += [(m, arm) for m in places.take(order, size, cluster, math.ceil(CLUSTER_SHARE * size))]
-    return [_choice(int(short.places[m]), arm, float(scores[m]), cheap, float(dense[m])) for m, arm in chosen]
+    places.left *= look
+    cap = look * math.ceil(CLUSTER_SHARE * size)
+    chosen += [(m, arm) for m in places.take(order, look * size, cluster, cap)]
+    return [
+        _choice(int(short.places[m]), arm, float(scores[m]), cheap, float(dense[m]), int(cluster[m]))
+        for m, arm in chosen
+    ]
 
 
 def reason(choice: Choice, probability_wrong: float | None) -> str:
@@ -218,5 +230,5 @@ def _is_repeat(vectors: Vectors, taken: Vectors) -> Bools:
     return np.concatenate(found) if found else np.zeros(0, dtype=np.bool_)
 
 
-def _choice(place: int, arm: Arm, scored: float, cheap: Cheap, dense: float) -> Choice:
-    return Choice(place, arm, scored, float(cheap.rank[place]), int(cheap.times[place]), dense)
+def _choice(place: int, arm: Arm, scored: float, cheap: Cheap, dense: float, cluster: int) -> Choice:
+    return Choice(place, arm, scored, float(cheap.rank[place]), int(cheap.times[place]), dense, cluster)

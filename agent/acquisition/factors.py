@@ -33,6 +33,8 @@ class Log:
     question: Ints  # the same key is the same question
     repairability: Floats  # how likely a person, a document or a verifier settles it
     is_open: Bools
+    doubt: Floats  # uncertainty of what answers now, where that was asked again; else NaN
+    doubted_by: Ints  # its checkpoint, there
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,8 @@ class Cheap:
 
 def cheap_factors(log: Log) -> Cheap:
     rank, is_outlier = ranked(log.uncertainty, log.checkpoint)
+    again = ranked_again(log)
+    rank = np.where(np.isnan(again), rank, again)
     times = times_asked(log.question, log.principal)
     worth = demand(times) * log.repairability
     return Cheap(rank, is_outlier, times, worth, rank * worth)
@@ -68,6 +72,24 @@ def ranked(uncertainty: Floats, checkpoint: Ints, window: int = WINDOW) -> tuple
             below = np.searchsorted(recent, uncertainty[places], side="left") / len(recent)
             is_outlier[places] = below >= OUTLIER_RANK
     return rank, is_outlier
+
+
+def ranked_again(log: Log) -> Floats:
+    """The same (N,) of the answers that the checkpoint which answers now would give, NaN where it was not asked again:
+    the share of its own last answers that are at most as unsure. While these are few, what it was asked again counts
+    with them, each question once.
+    """
+    rank = np.full(len(log.doubt), np.nan)
+    again = np.flatnonzero(~np.isnan(log.doubt))
+    for number in np.unique(log.doubted_by[again]):
+        places = again[log.doubted_by[again] == number]
+        is_own = (log.checkpoint == number) & ~np.isnan(log.uncertainty)
+        usual = log.uncertainty[np.flatnonzero(is_own)[-WINDOW:]]
+        if len(usual) < MIN_WINDOW:
+            _, each = np.unique(log.question[places], return_index=True)
+            usual = np.concatenate([usual, log.doubt[places[each]]])
+        rank[places] = np.searchsorted(np.sort(usual), log.doubt[places], side="right") / len(usual)
+    return rank
 
 
 def times_asked(question: Ints, principal: Ints) -> Ints:
@@ -97,16 +119,12 @@ def density(cosines: Vectors) -> Floats:
     return np.asarray(np.clip(np.where(count > 0, found, middle), 0.0, 1.0), dtype=np.float64)
 
 
-def likely_wrong(rank: Floats, share_wrong: Floats) -> Floats:
-    """From 0 to 1 (N,): the mean of how unsure the answers are, by `rank` (N,), and of how the questions near them
-    fared, as a rank among these (N,). An adapter is sure of much that it gets wrong (measured on 120 questions of mixed
-    kinds after 15 or 35 labels: AUROC 0.55 by uncertainty alone, 0.67 by both). The shares say nothing while all are
-    alike.
+def likely_wrong(rank: Floats, share_wrong: Floats | None) -> Floats:
+    """From 0 to 1 (N,): the mean of how unsure the answers are, by `rank` (N,), and of the share of wrong answers among
+    judged ones near them (N,), where that is known. An adapter is sure of much that it gets wrong (measured on 120
+    questions of mixed kinds after 15 or 35 labels: AUROC 0.55 by uncertainty alone, 0.66 by both).
     """
-    ordered = np.sort(share_wrong)
-    if not len(ordered) or ordered[0] == ordered[-1]:
-        return rank
-    return np.asarray((rank + np.searchsorted(ordered, share_wrong, side="right") / len(ordered)) / 2)
+    return rank if share_wrong is None else np.asarray((rank + share_wrong) / 2)
 
 
 def score(product: Floats, dense: Floats) -> Floats:

@@ -1,5 +1,6 @@
 """What is worth asking a person about: each factor by itself, and the batch that comes of them."""
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from agent.acquisition.choosing import (
     CLUSTER_SHARE,
     RANDOM_SHARE,
     WARM_UP,
+    WIDER,
     Choice,
     Plan,
     among,
@@ -23,6 +25,7 @@ from agent.acquisition.choosing import (
 )
 from agent.acquisition.factors import (
     MAX_PER_PERSON,
+    MIN_WINDOW,
     NEIGHBOURS,
     REPEAT_COSINE,
     SEARCHED,
@@ -33,6 +36,7 @@ from agent.acquisition.factors import (
     density,
     likely_wrong,
     ranked,
+    ranked_again,
     repairability,
     score,
     times_asked,
@@ -52,6 +56,8 @@ def log_of(count: int, **columns: object) -> Log:
         "question": np.arange(count),
         "repairability": np.ones(count),
         "is_open": np.ones(count, dtype=np.bool_),
+        "doubt": np.full(count, np.nan),
+        "doubted_by": np.zeros(count, dtype=np.int64),
     }
     return Log(**(values | {name: np.asarray(column) for name, column in columns.items()}))
 
@@ -88,7 +94,7 @@ def chosen(
         short,
         vectors=vectors[short.places],
         cosines=np.repeat(cosine[short.places, None], SEARCHED, axis=1).astype(np.float32),
-        share_wrong=(np.full(count, 0.5) if share_wrong is None else share_wrong)[short.places],
+        share_wrong=None if share_wrong is None else share_wrong[short.places],
         taken=np.empty((0, DIM), np.float32) if taken is None else taken,
         left=np.array(left or [10**6] * (int(log.principal.max(initial=0)) + 1)),
         draw=draw,
@@ -106,31 +112,67 @@ def test_uncertainty_counts_by_rank_among_recent_answers_of_the_same_checkpoint(
 
 
 def test_what_is_near_wrong_answers_is_likely_wrong_however_sure() -> None:
-    rank = np.array([0.9, 0.1, 0.5, 0.5])
-    assert likely_wrong(rank, np.array([0.2, 0.9, 0.6, 0.4])) == pytest.approx([0.575, 0.55, 0.625, 0.5])
-    assert likely_wrong(rank, np.full(4, 0.3)).tolist() == rank.tolist()
-    assert likely_wrong(np.zeros(0), np.zeros(0)).tolist() == []
+    rank = np.array([0.9, 0.1, 0.5])
+    assert likely_wrong(rank, np.array([0.2, 0.9, 0.6])) == pytest.approx([0.55, 0.5, 0.55])
+    assert likely_wrong(rank, None).tolist() == rank.tolist()
     log = log_of(4, uncertainty=[1.0, 1.1, 1.2, 1.3])
-    assert chosen(log, PICK, share_wrong=np.array([0.9, 0.1, 0.2, 0.3]))[0].place == 3
+    assert chosen(log, PICK)[0].place == 3
     assert chosen(log, PICK, share_wrong=np.array([0.2, 0.3, 0.9, 0.1]))[0].place == 2
 
 
-def test_a_closer_look_is_at_more_of_what_is_picked_and_at_these_alone() -> None:
-    assert wider(Plan(2, 3, 5)) == Plan(2, 3, 20)
-    log = log_of(9, uncertainty=np.arange(9.0))
-    short = among(np.array([1, 4, 6]), Plan(0, 2, 2))
+def test_what_was_asked_again_is_ranked_among_the_last_answers_of_who_answers_now() -> None:
+    log = log_of(
+        MIN_WINDOW + 3,
+        uncertainty=[*np.arange(MIN_WINDOW) / MIN_WINDOW, 9.0, 8.0, 7.0],
+        checkpoint=[1] * MIN_WINDOW + [0] * 3,
+        doubt=[*[np.nan] * MIN_WINDOW, 0.1, np.nan, 0.5],
+        doubted_by=np.ones(MIN_WINDOW + 3, dtype=int),
+    )
+    again = ranked_again(log)
+    assert np.isnan(again[[0, MIN_WINDOW - 1, MIN_WINDOW + 1]]).all()
+    assert again[[MIN_WINDOW, MIN_WINDOW + 2]] == pytest.approx([6 / MIN_WINDOW, 26 / MIN_WINDOW])
+    assert cheap_factors(log).rank[[MIN_WINDOW, MIN_WINDOW + 1]] == pytest.approx([6 / MIN_WINDOW, 2 / 3])
+
+
+def test_while_it_has_answered_little_what_it_was_asked_again_counts_each_question_once() -> None:
+    log = log_of(
+        5,
+        uncertainty=[0.2, 5.0, 5.0, 5.0, 4.0],
+        checkpoint=[1, 0, 0, 0, 0],
+        question=[1, 2, 2, 2, 3],
+        doubt=[np.nan, 0.1, 0.1, 0.1, 0.3],
+        doubted_by=np.ones(5, dtype=int),
+    )
+    assert ranked_again(log)[1:] == pytest.approx([1 / 3, 1 / 3, 1 / 3, 1.0])
+
+
+def test_a_closer_look_is_at_more_of_what_is_picked_of_each_person_too_and_at_these_alone() -> None:
+    assert wider(Plan(0, 3, 5)).look == WIDER
+    assert wider(Plan(15, 0, 0)) == Plan(15, 0, 0)
+    log = log_of(99, uncertainty=np.arange(99.0))
+    first = chosen(log, wider(Plan(0, 1, 2)), left=[3])
+    assert Counter(one.arm for one in first) == {Arm.RANDOM: 1, Arm.DENSE_UNCERTAIN: 2 * WIDER}
+    picked = [one for one in first if one.arm is Arm.DENSE_UNCERTAIN]
+    doubt = np.full(99, np.nan)
+    for number, one in enumerate(picked):
+        doubt[one.place] = number
+    log = replace(log, doubt=doubt, doubted_by=np.ones(99, dtype=np.int64))
+    short = among(picked, Plan(0, 1, 2))
     found = choose(
         log,
         cheap_factors(log),
         short,
-        vectors=directions(3),
-        cosines=np.full((3, SEARCHED), 0.5, np.float32),
-        share_wrong=np.full(3, 0.5),
+        vectors=directions(99)[short.places],
+        cosines=np.full((len(picked), SEARCHED), 0.5, np.float32),
+        share_wrong=None,
         taken=np.empty((0, DIM), np.float32),
         left=np.array([9]),
         draw=np.random.default_rng(0),
     )
-    assert [(one.place, one.arm) for one in found] == [(6, Arm.DENSE_UNCERTAIN), (4, Arm.DENSE_UNCERTAIN)]
+    assert [one.arm for one in found] == [Arm.DENSE_UNCERTAIN] * 2
+    assert found[0].place == picked[-1].place
+    assert {one.cluster for one in found} <= {one.cluster for one in picked}
+    assert len({one.cluster for one in found}) == 2  # of two, one at most from a cluster
 
 
 def test_an_answer_without_tokens_has_no_rank_and_changes_none() -> None:
@@ -298,7 +340,7 @@ def test_a_log_with_nothing_open_gives_nothing() -> None:
 
 # ── what people are told ─────────────────────────────────────────────────────────────────────────────────────────────
 
-PICKED = Choice(3, Arm.DENSE_UNCERTAIN, 0.7, 0.75, 1, 0.61)
+PICKED = Choice(3, Arm.DENSE_UNCERTAIN, 0.7, 0.75, 1, 0.61, 0)
 
 
 def test_each_question_says_in_plain_words_why_it_is_asked() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from agent.acquisition.choosing import WARM_UP, Choice, Shortlist, among, choose, plan, shortlist, wider
-from agent.acquisition.factors import SEARCHED, Ints, Log, Vectors, cheap_factors
+from agent.acquisition.factors import SEARCHED, Log, Vectors, cheap_factors
 from agent.neighbours import Neighbours
 from store.records import Arm
 
@@ -46,36 +46,38 @@ def dense_uncertain(state: PoolState, count: int) -> list[str]:
     short = shortlist(log, cheap_factors(log), wider(planned), draw)
     first = _chosen(state, log, short, draw)
     drawn = [one.place for one in first if one.arm is Arm.RANDOM]
-    again = np.array([one.place for one in first if one.arm is not Arm.RANDOM], dtype=np.int64)
-    log = _log(state, again)
-    places = [*drawn, *(one.place for one in _chosen(state, log, among(again, planned), draw))]
+    picked = [one for one in first if one.arm is not Arm.RANDOM]
+    log = _log(state, [one.place for one in picked])
+    places = [*drawn, *(one.place for one in _chosen(state, log, among(picked, planned), draw))]
     rest = [place for place in draw.permutation(len(state.ids)) if place not in set(places)]
     return [state.ids[place] for place in [*places, *rest][:count]]
 
 
-def _log(state: PoolState, again: Sequence[int] | Ints = ()) -> Log:
+def _log(state: PoolState, again: Sequence[int] = ()) -> Log:
     """With the newest adapter's doubt where it was asked again."""
     num = len(state.ids)
     nobody = np.zeros(num, dtype=np.int64)
-    is_again = np.isin(np.arange(num), again)
     return Log(
-        uncertainty=np.where(is_again, state.doubt, state.logged),
-        checkpoint=is_again.astype(np.int64),
+        uncertainty=state.logged,
+        checkpoint=nobody,
         principal=nobody,
         question=np.arange(num),
         repairability=np.ones(num),
         is_open=np.ones(num, dtype=np.bool_),
+        doubt=np.where(np.isin(np.arange(num), again), state.doubt, np.nan),
+        doubted_by=np.ones(num, dtype=np.int64),
     )
 
 
 def _chosen(state: PoolState, log: Log, short: Shortlist, draw: np.random.Generator) -> list[Choice]:
+    vectors, judged = state.vectors[short.places], Neighbours(state.taken, state.was_wrong)
     return choose(
         log,
         cheap_factors(log),
         short,
-        vectors=state.vectors[short.places],
+        vectors=vectors,
         cosines=_nearest(state.vectors, short.places),
-        share_wrong=Neighbours(state.taken, state.was_wrong).share_wrong(state.vectors[short.places]),
+        share_wrong=judged.share_wrong(vectors) if 0 < state.was_wrong.sum() < len(state.was_wrong) else None,
         taken=state.taken,
         left=np.array([len(state.ids)]),
         draw=draw,

@@ -2,8 +2,8 @@
 
 The real default model. Of each domain a pool, and test items apart from it; both arms begin from the same labels at
 random, and after each round a fresh adapter is trained on all labels so far, with the same replay. As in a daemon's
-log, every question was asked once, and answered by the base; as a daemon's candidate, each adapter is asked what is
-open. Each round's result is a line of WORK/rounds.jsonl as soon as it is there: a run that was stopped takes up where
+log, every question was asked once, and answered by the base; before a label is asked for, the newest adapter is asked
+again. Each round's result is a line of WORK/rounds.jsonl as soon as it is there: a run that was stopped takes up where
 it was.
 """
 
@@ -101,7 +101,8 @@ def run(
 
 def source_digest() -> str:
     """Of all that trains and chooses: rounds of other code are not taken up."""
-    files = sorted(Path(agent.__file__).parent.rglob("*.py"))
+    here = Path(__file__).parent
+    files = [*sorted(Path(agent.__file__).parent.rglob("*.py")), here / "choosing.py", here / "replicate.py"]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 

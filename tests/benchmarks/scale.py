@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -157,7 +157,7 @@ class AnsweredByBase(Reasking):
     def known(self) -> Mapping[int, Doubt]:
         return {}
 
-    def ask(self, key: int, interaction: Interaction, vector: Vectors) -> None:
+    def ask(self, rows: Iterable[tuple[int, Interaction, Vectors]]) -> None:
         pass
 
 

@@ -1,5 +1,6 @@
 """A log with what scores it and asks about it, over an embedder of words and a clock to set."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -31,9 +32,8 @@ class Now(Reasking):
     def known(self) -> dict[int, Doubt]:
         return self._found
 
-    def ask(self, key: int, interaction: Interaction, vector: np.ndarray) -> None:
-        if interaction.id in self._doubts:
-            self._found[key] = self._doubts[interaction.id]
+    def ask(self, rows: Iterable[tuple[int, Interaction, np.ndarray]]) -> None:
+        self._found |= {key: self._doubts[one.id] for key, one, _ in rows if one.id in self._doubts}
 
 
 class Room:

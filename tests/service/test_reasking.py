@@ -8,8 +8,9 @@ import pytest
 from agent.engine import EngineBusy
 from agent.uncertainty import mean_entropy
 from service.daemon import Daemon
-from service.reasking import Doubt, Reasking
+from service.reasking import MAX_SECONDS, Doubt, Reasking
 from store.records import FinishReason, Interaction
+from tests.fakes import SetClock
 from tests.service.conftest import Desk, MakeDaemon
 from tests.service.ledger_fakes import add_candidate, add_operator, promote
 
@@ -38,7 +39,7 @@ def logged(daemon: Daemon) -> Interaction:
 def test_what_another_checkpoint_answered_is_doubted_as_what_serves_now_doubts_it(desk: Desk) -> None:
     again = reasking(desk.daemon)
     before = logged(desk.daemon)
-    again.ask(KEY, before, VECTOR)
+    again.ask([(KEY, before, VECTOR)])
     desk.ask("What is a boat?", max_tokens=128)
     now = desk.daemon.stores.interactions.unscored(9)[-1]
     assert again.known == {KEY: Doubt(desk.serving, pytest.approx(mean_entropy(now.tokens), rel=1e-3))}
@@ -47,7 +48,7 @@ def test_what_another_checkpoint_answered_is_doubted_as_what_serves_now_doubts_i
 
 def test_what_it_answered_itself_is_not_asked_again(desk: Desk) -> None:
     again = reasking(desk.daemon)
-    again.ask(KEY, replace(logged(desk.daemon), checkpoint_id=desk.serving), VECTOR)
+    again.ask([(KEY, replace(logged(desk.daemon), checkpoint_id=desk.serving), VECTOR)])
     assert again.known == {}
 
 
@@ -62,7 +63,7 @@ def test_what_it_answered_itself_is_not_asked_again(desk: Desk) -> None:
 )
 def test_what_cannot_be_asked_keeps_its_doubt(desk: Desk, changes: dict) -> None:
     again = reasking(desk.daemon)
-    again.ask(KEY, replace(logged(desk.daemon), **changes), VECTOR)
+    again.ask([(KEY, replace(logged(desk.daemon), **changes), VECTOR)])
     assert again.known == {}
 
 
@@ -72,7 +73,7 @@ def test_a_busy_engine_is_left_alone(desk: Desk, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(desk.daemon.rollout.serving.current.engine, "submit", refuse)
     again = reasking(desk.daemon)
-    again.ask(KEY, logged(desk.daemon), VECTOR)
+    again.ask([(KEY, logged(desk.daemon), VECTOR)])
     assert again.known == {}
 
 
@@ -80,25 +81,48 @@ def test_an_engine_that_died_gives_no_doubt(desk: Desk) -> None:
     runner = desk.daemon.rollout.serving.current.engine._runner
     runner.run = lambda *_: (_ for _ in ()).throw(RuntimeError("a fault of this test's"))
     again = reasking(desk.daemon)
-    again.ask(KEY, logged(desk.daemon), VECTOR)
+    again.ask([(KEY, logged(desk.daemon), VECTOR)])
     assert again.known == {}
 
 
 def test_a_question_is_asked_again_once_and_anew_when_another_model_serves(desk: Desk) -> None:
     again = reasking(desk.daemon)
     before = logged(desk.daemon)
-    again.ask(KEY, before, VECTOR)
+    again.ask([(KEY, before, VECTOR)])
     generated = desk.daemon.rollout.serving.stats().generated_tokens
-    again.ask(KEY, before, VECTOR)
+    again.ask([(KEY, before, VECTOR)])
     assert desk.daemon.rollout.serving.stats().generated_tokens == generated
     desk.daemon.rollout.serving.flip(replace(desk.daemon.rollout.serving.current, checkpoint_id="other"))
     assert again.known == {}
-    again.ask(KEY, before, VECTOR)
+    again.ask([(KEY, before, VECTOR)])
     assert again.known[KEY].checkpoint_id == "other"
 
 
 def test_an_answer_without_tokens_is_asked_again_like_any(desk: Desk) -> None:
     silent = replace(logged(desk.daemon), tokens=(), uncertainty=None, finish_reason=FinishReason.STOP)
     again = reasking(desk.daemon)
-    again.ask(KEY, silent, VECTOR)
+    again.ask([(KEY, silent, VECTOR)])
     assert again.known[KEY].uncertainty > 0
+
+
+def test_it_waits_while_people_are_answered_and_stops_when_its_time_is_up(desk: Desk, monkeypatch) -> None:
+    clock, naps = SetClock(), list[float]()
+
+    def sleep(seconds: float) -> None:
+        clock.now += seconds
+        naps.append(seconds)
+
+    again = Reasking(
+        desk.daemon.rollout.serving,
+        desk.daemon.loader.tokenizer,
+        "mean_entropy",
+        clock=clock,
+        sleep=sleep,
+    )
+    monkeypatch.setattr(desk.daemon.rollout.serving, "num_active", lambda: len(naps) < 5)
+    again.ask([(KEY, logged(desk.daemon), VECTOR)])
+    assert (len(naps), set(again.known)) == (5, {KEY})
+    monkeypatch.setattr(desk.daemon.rollout.serving, "num_active", lambda: 1)
+    again.ask([(KEY + 1, logged(desk.daemon), VECTOR)])
+    assert set(again.known) == {KEY}
+    assert sum(naps) >= MAX_SECONDS
