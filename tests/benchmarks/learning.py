@@ -1,8 +1,7 @@
 """Everything that learning is to show: `make bench-learning`, or one table by its own target.
 
 Prints the tables and writes each to its section of docs/learning.md, with the machine, the date and the time it took;
-sections of parts that were not run stay as they are. All of them together take about two and a half hours on two
-cores.
+sections of parts that were not run stay as they are. All of them together take about two hours on two cores.
 """
 
 import argparse
