@@ -101,15 +101,17 @@ class Questions:
         chosen = self._chosen(columns, log, cheap, short, left)
         picked = [one for one in chosen if one.arm is Arm.DENSE_UNCERTAIN]
         others = [one for one in chosen if one.arm is not Arm.DENSE_UNCERTAIN]
-        if not picked:
-            return others
         num_known = len(self._reasking.known)
-        self._ask_again(columns, np.array([one.place for one in picked], dtype=np.int64))
+        picked = self._ask_again(columns, [one for one in picked if one.score >= self._budget.threshold])
         self.has_looked_closer = len(self._reasking.known) > num_known
         for one in others:
             left[log.principal[one.place]] -= 1
         log = self._log(columns)
-        return [*others, *self._chosen(columns, log, cheap_factors(log), among(picked, planned), left)]
+        cheap = cheap_factors(log)
+        picked = [one for one in picked if not cheap.is_outlier[one.place]]
+        if not picked:
+            return others
+        return [*others, *self._chosen(columns, log, cheap, among(picked, planned), left)]
 
     def _chosen(self, columns: Columns, log: Log, cheap: Cheap, short: Shortlist, left: Ints) -> list[Choice]:
         vectors, judged = self._vectors(list(columns.seq[short.places])), self._judged()
@@ -133,11 +135,15 @@ class Questions:
             return None
         return Neighbours(self._vectors(seqs.tolist()), wrong)
 
-    def _ask_again(self, columns: Columns, places: Ints) -> None:
+    def _ask_again(self, columns: Columns, picked: list[Choice]) -> list[Choice]:
+        """Those of which it is known now what they are worth: where time is short, the first; where there is none, all,
+        by what was logged.
+        """
+        places = [one.place for one in picked]
         seqs = columns.seq[places].tolist()
         whole = zip(columns.question[places].tolist(), self._pool.ids(seqs), self._vectors(seqs), strict=True)
         found = ((key, self._interactions.get(id_), vector) for key, id_, vector in whole)
-        self._reasking.ask((key, one, vector) for key, one, vector in found if one is not None)
+        return picked[: self._reasking.ask(found)] or picked
 
     def _log(self, columns: Columns) -> Log:
         by_person = repairability(columns.principals, self._labels.count_settled_by_person())

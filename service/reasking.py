@@ -22,6 +22,7 @@ MAX_PROMPT = 512  # tokens; of what is longer the logged doubt has to do
 MIN_TOKENS, MAX_TOKENS = 16, 256  # of an answer
 MAX_SECONDS = 15.0  # a round
 PAUSE_SECONDS = 0.1
+MAX_KNOWN = 1_000  # doubts of one model: then it has had its look at what was logged before it
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,30 +50,33 @@ class Reasking:
         self._signal = signal(signal_name)
         self._clock = clock
         self._sleep = sleep
-        self._of: ServedModel | None = None
+        self._of = serving.num_swaps
         self._known: dict[int, Doubt] = {}
 
     @property
     def known(self) -> Mapping[int, Doubt]:
         """What is doubted now, by the keys of questions."""
-        if self._of is not self._serving.current:
-            self._of, self._known = self._serving.current, {}
+        if self._of != self._serving.num_swaps:
+            self._of, self._known = self._serving.num_swaps, {}
         return self._known
 
-    def ask(self, rows: Iterable[tuple[int, Interaction, Vectors]]) -> None:
+    def ask(self, rows: Iterable[tuple[int, Interaction | None, Vectors]]) -> int:
         """Ask again what the checkpoint that would answer it has not answered itself: keys, interactions and the unit
-        vectors (dim,) of their questions. What can't be asked keeps the doubt that was logged, and so does the rest
-        when the time is up, so that a daemon can stop.
+        vectors (dim,) of their questions. Returns how many rows it came through before the time was up, so that people
+        are served and a daemon can stop. What can't be asked keeps the doubt that was logged.
         """
         until = self._clock() + MAX_SECONDS
+        num_done = 0
         for key, interaction, vector in rows:
             while self._serving.num_active() and self._clock() < until:
                 self._sleep(PAUSE_SECONDS)
             if self._clock() >= until:
-                log.info("questions.not_all_asked_again", reason=f"{MAX_SECONDS:g} seconds were up")
-                return
-            if key not in self.known:
+                log.info("questions.not_all_asked_again", num_done=num_done, reason=f"{MAX_SECONDS:g} seconds were up")
+                break
+            if interaction is not None and key not in self.known and len(self.known) < MAX_KNOWN:
                 self._ask(key, interaction, vector)
+            num_done += 1
+        return num_done
 
     def _ask(self, key: int, interaction: Interaction, vector: Vectors) -> None:
         if interaction.prompt_tokens > MAX_PROMPT:
@@ -93,6 +97,8 @@ class Reasking:
     def _doubt(self, model: ServedModel, interaction: Interaction) -> float | None:
         """None where no token was made. As many tokens at most as were logged: signals look at all of an answer."""
         prompt = tuple(self._tokenizer.chat_ids(plain(interaction.messages)))
+        if len(prompt) != interaction.prompt_tokens:  # it was no chat, or had tools
+            raise ValueError(f"its prompt had {interaction.prompt_tokens} tokens and has {len(prompt)} as a chat")
         sampling = Sampling(max_tokens=min(max(len(interaction.tokens), MIN_TOKENS), MAX_TOKENS))
         _, tokens, end = complete(model.engine, GenerationRequest(prompt, sampling))
         if end.reason is FinishReason.ERROR:

@@ -49,7 +49,7 @@ class Rounds:
         self._scoring = scoring
         self._questions = questions
         self._is_pool_new = False  # whether choosing could find anything to ask
-        self._asked_by = rollout.serving.current  # whose doubts the last choice went by
+        self._num_swaps = rollout.serving.num_swaps  # when the last choice was made: another model has other doubts
         self._scored_at = time.monotonic()
 
     def timers(self) -> list[Timer]:
@@ -85,8 +85,8 @@ class Rounds:
         """Choose questions among all answers never asked about, unless the last time found none and nothing is new:
         neither an answer nor the model whose doubts count.
         """
-        current = self._rollout.serving.current
-        if not self._is_pool_new and current is self._asked_by:
+        num_swaps = self._rollout.serving.num_swaps
+        if not self._is_pool_new and num_swaps == self._num_swaps:
             return
         if self._questions().num_left() < 1:
             return
@@ -97,7 +97,7 @@ class Rounds:
             self._is_pool_new = True
             raise
         self._is_pool_new |= num_asked > 0 or self._questions().has_looked_closer
-        self._asked_by = current
+        self._num_swaps = num_swaps
         log.info("questions.chosen", num_asked=num_asked)
 
     def consider_training(self) -> None:

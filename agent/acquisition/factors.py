@@ -50,8 +50,8 @@ class Cheap:
 
 def cheap_factors(log: Log) -> Cheap:
     rank, is_outlier = ranked(log.uncertainty, log.checkpoint)
-    again = ranked_again(log)
-    rank = np.where(np.isnan(again), rank, again)
+    again, is_outlier_again = ranked_again(log)
+    rank, is_outlier = np.where(np.isnan(again), rank, again), is_outlier | is_outlier_again
     times = times_asked(log.question, log.principal)
     worth = demand(times) * log.repairability
     return Cheap(rank, is_outlier, times, worth, rank * worth)
@@ -74,22 +74,25 @@ def ranked(uncertainty: Floats, checkpoint: Ints, window: int = WINDOW) -> tuple
     return rank, is_outlier
 
 
-def ranked_again(log: Log) -> Floats:
-    """The same (N,) of the answers that the checkpoint which answers now would give, NaN where it was not asked again:
-    the share of its own last answers that are at most as unsure. While these are few, what it was asked again counts
-    with them, each question once.
+def ranked_again(log: Log) -> tuple[Floats, Bools]:
+    """The same of the answers that the checkpoint which answers now would give, NaN where it was not asked again: the
+    share of its own last answers that are at most as unsure. While these are few, what it was asked again counts with
+    them, each question once, and none is an outlier.
     """
-    rank = np.full(len(log.doubt), np.nan)
+    rank, is_outlier = np.full(len(log.doubt), np.nan), np.zeros(len(log.doubt), dtype=np.bool_)
     again = np.flatnonzero(~np.isnan(log.doubt))
     for number in np.unique(log.doubted_by[again]):
         places = again[log.doubted_by[again] == number]
         is_own = (log.checkpoint == number) & ~np.isnan(log.uncertainty)
-        usual = log.uncertainty[np.flatnonzero(is_own)[-WINDOW:]]
-        if len(usual) < MIN_WINDOW:
+        usual = np.sort(log.uncertainty[np.flatnonzero(is_own)[-WINDOW:]])
+        if len(usual) >= MIN_WINDOW:
+            below = np.searchsorted(usual, log.doubt[places], side="left") / len(usual)
+            is_outlier[places] = below >= OUTLIER_RANK
+        else:
             _, each = np.unique(log.question[places], return_index=True)
-            usual = np.concatenate([usual, log.doubt[places[each]]])
-        rank[places] = np.searchsorted(np.sort(usual), log.doubt[places], side="right") / len(usual)
-    return rank
+            usual = np.sort(np.concatenate([usual, log.doubt[places[each]]]))
+        rank[places] = np.searchsorted(usual, log.doubt[places], side="right") / len(usual)
+    return rank, is_outlier
 
 
 def times_asked(question: Ints, principal: Ints) -> Ints:

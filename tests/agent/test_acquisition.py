@@ -128,7 +128,8 @@ def test_what_was_asked_again_is_ranked_among_the_last_answers_of_who_answers_no
         doubt=[*[np.nan] * MIN_WINDOW, 0.1, np.nan, 0.5],
         doubted_by=np.ones(MIN_WINDOW + 3, dtype=int),
     )
-    again = ranked_again(log)
+    again, is_outlier = ranked_again(log)
+    assert not is_outlier.any()
     assert np.isnan(again[[0, MIN_WINDOW - 1, MIN_WINDOW + 1]]).all()
     assert again[[MIN_WINDOW, MIN_WINDOW + 2]] == pytest.approx([6 / MIN_WINDOW, 26 / MIN_WINDOW])
     assert cheap_factors(log).rank[[MIN_WINDOW, MIN_WINDOW + 1]] == pytest.approx([6 / MIN_WINDOW, 2 / 3])
@@ -143,7 +144,18 @@ def test_while_it_has_answered_little_what_it_was_asked_again_counts_each_questi
         doubt=[np.nan, 0.1, 0.1, 0.1, 0.3],
         doubted_by=np.ones(5, dtype=int),
     )
-    assert ranked_again(log)[1:] == pytest.approx([1 / 3, 1 / 3, 1 / 3, 1.0])
+    assert ranked_again(log)[0][1:] == pytest.approx([1 / 3, 1 / 3, 1 / 3, 1.0])
+
+
+def test_what_answers_now_is_less_sure_of_than_of_nearly_all_is_an_outlier_however_it_was_once() -> None:
+    log = log_of(
+        MIN_WINDOW + 2,
+        uncertainty=[*np.arange(MIN_WINDOW) / MIN_WINDOW, 2.0, 1.0],
+        checkpoint=[1] * MIN_WINDOW + [0] * 2,
+        doubt=[*[np.nan] * MIN_WINDOW, 3.0, 0.5],
+        doubted_by=np.ones(MIN_WINDOW + 2, dtype=int),
+    )
+    assert np.flatnonzero(cheap_factors(log).is_outlier[MIN_WINDOW:]).tolist() == [0]
 
 
 def test_a_closer_look_is_at_more_of_what_is_picked_of_each_person_too_and_at_these_alone() -> None:

@@ -157,8 +157,8 @@ class AnsweredByBase(Reasking):
     def known(self) -> Mapping[int, Doubt]:
         return {}
 
-    def ask(self, rows: Iterable[tuple[int, Interaction, Vectors]]) -> None:
-        pass
+    def ask(self, rows: Iterable[tuple[int, Interaction | None, Vectors]]) -> int:
+        return len(list(rows))
 
 
 def choose(state: Path) -> dict[str, Any]:

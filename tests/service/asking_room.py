@@ -24,16 +24,18 @@ from tests.fakes import SetClock, WordEmbedder
 class Now(Reasking):
     """What answers now, by interactions: its checkpoint and how unsure it is. Others it would answer as they were."""
 
-    def __init__(self, doubts: dict[str, Doubt]) -> None:
-        self._doubts = doubts
+    def __init__(self, doubts: dict[str, Doubt], limit: int | None) -> None:
+        self._doubts, self.limit = doubts, limit
         self._found: dict[int, Doubt] = {}
 
     @property
     def known(self) -> dict[int, Doubt]:
         return self._found
 
-    def ask(self, rows: Iterable[tuple[int, Interaction, np.ndarray]]) -> None:
-        self._found |= {key: self._doubts[one.id] for key, one, _ in rows if one.id in self._doubts}
+    def ask(self, rows: Iterable[tuple[int, Interaction | None, np.ndarray]]) -> int:
+        known = [(key, one) for key, one, _ in rows if one is not None][: self.limit]
+        self._found |= {key: self._doubts[one.id] for key, one in known if one.id in self._doubts}
+        return len(known)
 
 
 class Room:
@@ -43,6 +45,7 @@ class Room:
         self.state, self.embedder, self.clock = state, WordEmbedder(), SetClock()
         self.db = Database(state / "honed.db", migrations.log)
         self.now: dict[str, Doubt] = {}
+        self.now_limit: int | None = None  # so many rows, and the time is up
         self.interactions, self.labels, self.pool = Interactions(self.db), Labels(self.db), Pool(self.db)
 
     def scoring(self, by: str = "mean_entropy") -> Scoring:
@@ -66,23 +69,26 @@ class Room:
         policy_set: PolicySet | None = None,
     ) -> int:
         """Score what is new, then one batch of questions."""
+        return self.questions(Budget(per_day, per_person, threshold), seed, policy_set).ask()
+
+    def questions(self, budget: Budget, seed: int = 0, policy_set: PolicySet | None = None) -> Questions:
+        """When all that is new has its score."""
         scoring = self.scoring()
         while scoring.score_new():
             pass
-        questions = Questions(
+        return Questions(
             interactions=self.interactions,
             labels=self.labels,
             comparisons=Comparisons(self.db),
             pool=self.pool,
             index=scoring.index,
             certainty=Certainty(self.interactions),
-            reasking=Now(self.now),
+            reasking=Now(self.now, self.now_limit),
             policy_set=policy_set or shipped(),
-            budget=Budget(per_day, per_person, threshold),
+            budget=budget,
             draw=np.random.default_rng(seed),
             clock=self.clock,
         )
-        return questions.ask()
 
     def add(self, name: str, text: str | None = None, **changes: object) -> None:
         told = changes.get("uncertainty", 1.0)

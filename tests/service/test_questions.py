@@ -51,6 +51,27 @@ def test_people_are_asked_by_what_answers_now_doubts_not_by_what_was_doubted_onc
     assert room.asked() == {"still"}
 
 
+def test_what_could_not_be_put_again_in_time_waits_unless_nothing_could(room):
+    room.settled_warm_up()
+    for number in range(30):
+        room.add(f"a{number}", uncertainty=2.0 + number / 10)
+    room.now = {f"a{number}": Doubt("new", 1.0) for number in range(30)}
+    room.now_limit = 2
+    assert room.ask(per_day=12) == 2  # of three
+    room.now_limit = 0
+    assert room.ask(per_day=24) == 4  # of four, one of them at random
+
+
+def test_what_is_below_the_threshold_is_not_put_again(room):
+    room.settled_warm_up()
+    room.add("unsure", uncertainty=5.0)
+    room.now = {"unsure": Doubt("new", 9.0)}
+    questions = room.questions(Budget(4, 4, 0.99))
+    assert (questions.ask(), questions.has_looked_closer) == (0, False)
+    questions = room.questions(Budget(4, 4, 0.5))
+    assert (questions.ask(), questions.has_looked_closer) == (1, True)
+
+
 def test_the_same_question_is_doubted_alike_however_often_it_was_asked(room):
     room.settled_warm_up()
     for number in range(3):

@@ -56,10 +56,11 @@ def test_what_it_answered_itself_is_not_asked_again(desk: Desk) -> None:
     "changes",
     [
         {"prompt_tokens": 600},
+        {"prompt_tokens": 3},
         {"messages": ({"role": "user", "content": "What?"}, {"role": "user", "content": "<tool_response>4"})},
         {"messages": ({"role": "user", "content": "What? " * 3000},), "prompt_tokens": 5},
     ],
-    ids=["long", "a tool's answer", "longer than a context"],
+    ids=["long", "no chat", "a tool's answer", "longer than a context"],
 )
 def test_what_cannot_be_asked_keeps_its_doubt(desk: Desk, changes: dict) -> None:
     again = reasking(desk.daemon)
@@ -120,9 +121,16 @@ def test_it_waits_while_people_are_answered_and_stops_when_its_time_is_up(desk: 
         sleep=sleep,
     )
     monkeypatch.setattr(desk.daemon.rollout.serving, "num_active", lambda: len(naps) < 5)
-    again.ask([(KEY, logged(desk.daemon), VECTOR)])
+    assert again.ask([(KEY, logged(desk.daemon), VECTOR)]) == 1
     assert (len(naps), set(again.known)) == (5, {KEY})
     monkeypatch.setattr(desk.daemon.rollout.serving, "num_active", lambda: 1)
-    again.ask([(KEY + 1, logged(desk.daemon), VECTOR)])
+    assert again.ask([(KEY + 1, logged(desk.daemon), VECTOR)]) == 0
     assert set(again.known) == {KEY}
     assert sum(naps) >= MAX_SECONDS
+
+
+def test_no_more_doubts_are_kept_of_one_model_than_a_look_at_the_log_takes(desk: Desk, monkeypatch) -> None:
+    monkeypatch.setattr("service.reasking.MAX_KNOWN", 2)
+    again = reasking(desk.daemon)
+    assert again.ask([(key, logged(desk.daemon), VECTOR) for key in range(4)]) == 4
+    assert set(again.known) == {0, 1}
