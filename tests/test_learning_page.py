@@ -27,6 +27,7 @@ def test_a_section_names_its_target_the_machine_and_what_was_missed() -> None:
     text = section(PARTS["nights"], HERE, 61.4, found)
     assert text.startswith("## Twenty nights\n")
     assert "`make bench-nights`, 61 minutes on a processor, 2 cores" in text
+    assert "`make bench-nights`, 24 seconds on" in section(PARTS["nights"], HERE, 0.4, found)
     assert "| nights | right as asked | 90 % | ≥ 95 % | MISSED |" in text
 
 

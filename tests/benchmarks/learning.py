@@ -112,7 +112,8 @@ PARTS: Mapping[str, Part] = {
 
 def section(part: Part, here: machine.Machine, minutes: float, found: Sequence[Finding]) -> str:
     """What the page says of a part."""
-    measured = f"`make {part.target}`, {minutes:.0f} minutes on {here}."
+    took = f"{minutes:.0f} minutes" if minutes >= 1.5 else f"{60 * minutes:.0f} seconds"
+    measured = f"`make {part.target}`, {took} on {here}."
     return f"## {part.title}\n\n{part.told}\n\n{measured}\n\n{markdown(found)}\n"
 
 
