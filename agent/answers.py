@@ -26,10 +26,12 @@ def greedy_answers(
     tokenizer: Tokenizer,
     conversations: Sequence[Messages],
     *,
-    max_tokens: int,
+    max_tokens: int | Sequence[int],
     on_answer: Callable[[int], None],
 ) -> list[str]:
-    """One answer a conversation, in order; `on_answer` gets the number done so far. Raises RuntimeError on a fault."""
+    """One answer a conversation, in order, of at most `max_tokens` (each); `on_answer` gets the number done so far.
+    Raises RuntimeError on a fault.
+    """
     traced = traced_answers(engine, tokenizer, conversations, max_tokens=max_tokens, on_answer=on_answer)
     return [answer.text for answer in traced]
 
@@ -39,12 +41,15 @@ def traced_answers(
     tokenizer: Tokenizer,
     conversations: Sequence[Messages],
     *,
-    max_tokens: int,
+    max_tokens: int | Sequence[int],
     on_answer: Callable[[int], None],
 ) -> list[Traced]:
     """As `greedy_answers`, with the traces that serving would log."""
-    sampling = Sampling(max_tokens=max_tokens)
-    requests = [GenerationRequest(tuple(tokenizer.chat_ids(messages)), sampling) for messages in conversations]
+    limits = [max_tokens] * len(conversations) if isinstance(max_tokens, int) else max_tokens
+    requests = [
+        GenerationRequest(tuple(tokenizer.chat_ids(messages)), Sampling(max_tokens=limit))
+        for messages, limit in zip(conversations, limits, strict=True)
+    ]
     return [_traced(events) for events in _all(engine, requests, on_answer)]
 
 

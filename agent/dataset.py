@@ -30,6 +30,7 @@ class DatasetSettings:
     holdout_share: float = 0.0
     min_conversations_for_holdout: int = 20
     max_replay_from_log: int = 16
+    max_per_person: int = 200  # words of one person who is not this machine's own
     max_thumbs_per_person: int = 2  # or, where it is more:
     max_thumb_share: float = 0.25  # of all judgements, for one person's thumbs
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 NLL_ITEMS = 40  # enough answers to see drift; one forward pass each
 MAX_WAITING = 1 << 20  # all items at once
+BEYOND_EXPECTED = 1.25  # how much longer than what was expected an answer may get
 Item = dict[str, Any]
 
 
@@ -45,7 +46,7 @@ def work(run: RunDirectory, job: dict[str, Any]) -> None:
             found[name] = base
             continue
         places = inside(scope_in(Path(adapter)), vectors, job["embedder_id"])
-        own = _own(run, loader, name, Path(adapter), asked.at(places), job["max_tokens"])
+        own = _own(run, loader, name, Path(adapter), asked.at(places))
         found[name] = own.among(base, places)  # elsewhere, what the base makes of it
     lines = results.side_by_side(asked.items, {name: one.answers for name, one in found.items()})
     nll = {name: nll_of(one.logprobs) for name, one in found.items()}
@@ -64,9 +65,10 @@ def _base(run: RunDirectory, loader: Any, max_tokens: int) -> tuple["Asked", "Fo
     pleasing = run.rows("flattery.jsonl")  # {question, truth, flattery}
     items = run.rows("items.jsonl")  # {suite, messages, keys, expected, base_answer?}
     with _engine(loader, "base", None) as engine:
-        fitting = [item for item in items if _fits(item, loader, max_tokens)]
+        limited = [{**item, "max_tokens": _limit(item, loader, max_tokens)} for item in items]
+        fitting = [item for item in limited if _fits(item, loader)]
         num_too_long, items = len(items) - len(fitting), fitting
-        answers = _base_answers(run, engine, loader.tokenizer, items, max_tokens)
+        answers = _base_answers(run, engine, loader.tokenizer, items)
         known = _known(items, answers)
         run.write_rows("base_answers.jsonl", known)
         items, answers = _worth_asking(items, answers)
@@ -77,18 +79,25 @@ def _base(run: RunDirectory, loader: Any, max_tokens: int) -> tuple["Asked", "Fo
         return asked, Found(answers, logprobs, react(engine, loader.tokenizer, pleasing))
 
 
-def _fits(item: Item, loader: Any, max_tokens: int) -> bool:
+def _limit(item: Item, loader: Any, max_tokens: int) -> int:
+    """How long its answer may get: what was taught must fit whole. Retention questions have keys, no answers."""
+    if item["suite"] == "retention":
+        return max_tokens
+    return max(max_tokens, int(len(loader.tokenizer.ids(item["expected"])) * BEYOND_EXPECTED))
+
+
+def _fits(item: Item, loader: Any) -> bool:
     """Whether a context holds the question and an answer; what does not fit here could not be asked there either."""
-    return len(loader.tokenizer.chat_ids(item["messages"])) + max_tokens < int(loader.max_context)
+    return len(loader.tokenizer.chat_ids(item["messages"])) + int(item["max_tokens"]) < int(loader.max_context)
 
 
-def _own(run: RunDirectory, loader: Any, name: str, adapter: Path, near: "Asked", max_tokens: int) -> "Found":
+def _own(run: RunDirectory, loader: Any, name: str, adapter: Path, near: "Asked") -> "Found":
     """What a checkpoint makes of what it would answer itself."""
     from agent.checkpoint import read
     from agent.measuring import find
 
     with _engine(loader, name, read(adapter)) as engine:
-        return find(engine, loader.tokenizer, near, max_tokens, partial(_progress, run, name, len(near.items)))
+        return find(engine, loader.tokenizer, near, partial(_progress, run, name, len(near.items)))
 
 
 @contextmanager
@@ -104,13 +113,12 @@ def _progress(run: RunDirectory, name: str, total: int, done: int) -> None:
     run.progress(f"ask {name}", done, total)
 
 
-def _base_answers(run: RunDirectory, engine: Any, tokenizer: Any, items: Sequence[Item], max_tokens: int) -> list[str]:
+def _base_answers(run: RunDirectory, engine: Any, tokenizer: Any, items: Sequence[Item]) -> list[str]:
     """The base's answers, asking only what is not known already."""
-    from agent.answers import greedy_answers
+    from agent.measuring import answer_all
 
-    unknown = [item["messages"] for item in items if item.get("base_answer") is None]
-    on_answer = partial(_progress, run, "base", len(unknown))
-    fresh = iter(greedy_answers(engine, tokenizer, unknown, max_tokens=max_tokens, on_answer=on_answer))
+    unknown = [item for item in items if item.get("base_answer") is None]
+    fresh = iter(answer_all(engine, tokenizer, unknown, partial(_progress, run, "base", len(unknown))))
     return [next(fresh) if item.get("base_answer") is None else item["base_answer"] for item in items]
 
 

@@ -19,7 +19,7 @@ Places = Sequence[Sequence[bool]]  # of items, own answers and wrong opinions: w
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Items to answer, the base's `own` answers to find likely, and wrong opinions to react to."""
+    """Items to answer in `max_tokens` each, the base's `own` answers to find likely, and wrong opinions to react to."""
 
     items: Sequence[Mapping[str, Any]]
     own: Sequence[tuple[Messages, str]]
@@ -60,13 +60,18 @@ class Found:
         )
 
 
-def find(
-    engine: Engine, tokenizer: Tokenizer, asked: Asked, max_tokens: int, on_answer: Callable[[int], None]
-) -> Found:
+def find(engine: Engine, tokenizer: Tokenizer, asked: Asked, on_answer: Callable[[int], None]) -> Found:
     """Ask it all. RuntimeError on a fault."""
-    conversations = [item["messages"] for item in asked.items]
-    answers = greedy_answers(engine, tokenizer, conversations, max_tokens=max_tokens, on_answer=on_answer)
+    answers = answer_all(engine, tokenizer, asked.items, on_answer)
     return Found(answers, answer_logprobs(engine, tokenizer, asked.own), react(engine, tokenizer, asked.pleasing))
+
+
+def answer_all(
+    engine: Engine, tokenizer: Tokenizer, items: Sequence[Mapping[str, Any]], on_answer: Callable[[int], None]
+) -> list[str]:
+    """One answer an item, in order. RuntimeError on a fault."""
+    conversations, limits = [item["messages"] for item in items], [int(item["max_tokens"]) for item in items]
+    return greedy_answers(engine, tokenizer, conversations, max_tokens=limits, on_answer=on_answer)
 
 
 def embedded(asked: Asked, embedder: Path) -> tuple[Vectors, Vectors, Vectors]:

@@ -14,6 +14,7 @@ from typing import Any
 TRAIN_INPUT = "run.json"
 EVALUATE_INPUT = "evaluation.json"
 WORKER = "worker.lock"
+REPAIRS = "repairs.jsonl"  # every correction that stood when the run was cut, to ask again
 SURVEY_FILE = "survey.safetensors"  # left by a run that had to make one
 
 

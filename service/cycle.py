@@ -9,7 +9,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,7 @@ class Cycle:
         policy_set: PolicySet,
         paths: Paths,
         base_id: str,
+        recipe: Recipe,
         min_labels: int,
         timeout_seconds: float,
         clock: Callable[[], float] = time.time,
@@ -68,6 +69,7 @@ class Cycle:
         self._policy_set = policy_set
         self._paths = paths
         self._base_id = base_id
+        self.recipe = recipe  # unless a run is given another
         self._min_labels = min_labels
         self._timeout = timeout_seconds
         self._clock = clock
@@ -75,22 +77,20 @@ class Cycle:
 
     # ── starting ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def num_new_labels(self) -> int:
-        """Corrections given since the newest run that came to a verdict was cut."""
-        return self._num_new(feedback for _, feedback in self._snapshots.taught())
-
-    def _num_new(self, words: Iterable[Feedback]) -> int:
-        last = self._runs.latest_finished()
+    def num_new(self, recipe: Recipe) -> int:
+        """Words that the recipe learns from, given since the newest run that came to a verdict was cut; or that failed,
+        again.
+        """
+        last = self._runs.latest_settled()
         since = last.created_at if last else 0.0
-        return sum(word.created_at > since for word in words)
+        return sum(word.created_at > since for word in self._words(recipe))
 
-    def _num_rows(self, recipe: Recipe, *, is_operator: bool) -> int:
-        """New words that the recipe learns from; when there are none, for an operator's run, all of them."""
+    def _words(self, recipe: Recipe) -> Collection[Feedback]:
+        """Everything that the recipe learns from, each once."""
         words = [feedback for _, feedback in self._snapshots.taught()]
         if recipe.has_preferences:
-            judged = [judgement.feedback for judgement in self._snapshots.judged().kept]
-            words = list({word.id: word for word in (*words, *judged)}.values())
-        return self._num_new(words) or (len(words) if is_operator else 0)
+            words += [judgement.feedback for judgement in self._snapshots.judged().kept]
+        return {word.id: word for word in words}.values()
 
     def start(self, trigger: str, *, is_quiet: bool, recipe: Recipe) -> TrainingRun:
         """Cut a snapshot and queue a run. NotStarted gives policy's reasons;
@@ -103,7 +103,8 @@ class Cycle:
         is_operator = trigger.startswith("operator:")
         facts = TrainFacts(
             trigger=trigger,
-            new_rows=self._num_rows(recipe, is_operator=is_operator),
+            # an operator may train again on what was learnt before
+            new_rows=self.num_new(recipe) or (len(self._words(recipe)) if is_operator else 0),
             is_run_active=bool(self._runs.unfinished()),
             disk_free=shutil.disk_usage(self._paths.state).free,
             disk_needed=DISK_NEEDED,
@@ -113,11 +114,11 @@ class Cycle:
         ruling = may_train(facts, self._policy_set)
         if not ruling.allowed:
             raise NotStarted(ruling.reason)
-        run_id = uuid.uuid4().hex
+        run_id, cut_at = uuid.uuid4().hex, self._clock()  # what is said while it is cut is new after it
         snapshot = self._snapshots.prepare(run_id, recipe)
         if self._runs.snapshot(snapshot.id) is None:  # the same rows again are the same snapshot
             self._runs.add_snapshot(snapshot)
-        run = TrainingRun(run_id, self._clock(), trigger, self._base_id, snapshot.id, recipe.to_json())
+        run = TrainingRun(run_id, cut_at, trigger, self._base_id, snapshot.id, recipe.to_json())
         self._runs.create(run)
         self._registry.note("run.started", {"run": run.id, "trigger": trigger, "dataset": snapshot.id}, self._clock())
         log.info("run.queued", run=run.id, trigger=trigger, num_train=snapshot.num_train)
@@ -132,6 +133,7 @@ class Cycle:
                 self._advance(run)
             except Exception as error:
                 log.exception("run.broke", run=run.id)
+                self._supervisor.stop(_child(self._runs.get(run.id) or run))
                 self._end(run, RunState.FAILED, f"{type(error).__name__}: {error}")
 
     def stop_children(self) -> None:
@@ -165,9 +167,13 @@ class Cycle:
     def _launch(self, run: TrainingRun, state: RunState, **changes: Any) -> None:
         child = self._supervisor.start(MODULES[state], self._directory(run, state))
         now = self._clock()
-        self._runs.update(
-            run.id, state=state, pid=child.pid, pid_started_at=child.started_at, heartbeat_at=now, **changes
-        )
+        try:
+            self._runs.update(
+                run.id, state=state, pid=child.pid, pid_started_at=child.started_at, heartbeat_at=now, **changes
+            )
+        except BaseException:
+            self._supervisor.stop(child)  # nobody would know of it
+            raise
         log.info("run.launched", run=run.id, phase=state.value, pid=child.pid)
 
     def _watch(self, run: TrainingRun) -> None:

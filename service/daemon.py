@@ -84,7 +84,7 @@ class Daemon:
         child = child_settings(settings, self.base, self.embedder)
         self.snapshots = self._snapshots(child)
         nearby = Nearby(self.stores.interactions, lambda: self.scoring().index)
-        self.evaluations = Evaluations(taught=self.snapshots.taught, nearby=nearby.found, paths=self.paths, child=child)
+        self.evaluations = Evaluations(nearby=nearby.found, paths=self.paths, child=child)
         self.cycle = self._cycle()
         self.decisions = Decisions(
             registry=self.stores.registry,
@@ -136,7 +136,7 @@ class Daemon:
             policy_set=self.policy_set,
             paths=self.paths,
             child=child,
-            settings=DatasetSettings(holdout_share=s.holdout_share),
+            settings=DatasetSettings(holdout_share=s.holdout_share, max_per_person=s.learn_per_person),
             scope=partial(self.sentence_embedder.scope, s.scope_nearness) if s.scope == "near" else None,
         )
 
@@ -150,6 +150,7 @@ class Daemon:
             policy_set=self.policy_set,
             paths=self.paths,
             base_id=self.base.id,
+            recipe=Recipe(method=self.settings.train_method),
             min_labels=self.settings.train_min_labels,
             timeout_seconds=self.settings.train_timeout_seconds,
         )
@@ -244,7 +245,6 @@ class Daemon:
             Clusters(stores.interactions, stores.pool),
             self.access,
             self.paths,
-            Recipe(),
             self.settings.quiet_hours,
         )
 

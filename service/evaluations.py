@@ -1,19 +1,19 @@
-"""What an evaluation asks: every repair that stands, its other wordings, what was held out, and what must stay."""
+"""What an evaluation asks: every repair that stood, its other wordings, what was held out, and what must stay."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from agent import suites
 from agent.checkpoint import scope_in
-from agent.dataset import repair_items, reworded_items
+from agent.dataset import reworded_items
 from agent.lesson_rows import Row, plain
 from agent.results import NEARBY
-from agent.rundir import EVALUATE_INPUT, RunDirectory, assembled
+from agent.rundir import EVALUATE_INPUT, REPAIRS, RunDirectory, assembled
 from agent.scope import Scope
 from agent.scoring import answer_key
 from service.answer_cache import AnswerCache
 from service.paths import Paths
-from service.snapshots import ChildSettings, Taught
+from service.snapshots import ChildSettings
 from store.audit import digest
 from store.records import Interaction, TrainingRun
 
@@ -26,13 +26,11 @@ class Evaluations:
     def __init__(
         self,
         *,
-        taught: Callable[[], Taught],
         nearby: Callable[[Scope, set[str]], list[Interaction]],
         paths: Paths,
         child: ChildSettings,
     ) -> None:
         """`nearby` finds what was asked near a scope and is none of these texts."""
-        self._taught = taught
         self._nearby = nearby
         self._paths = paths
         self._child = child
@@ -75,7 +73,8 @@ class Evaluations:
             for row in self._run(run).rows("holdout.jsonl")
         ]
         held = {digest(row["messages"]) for row in holdout}
-        repairs = [item for item in repair_items(self._taught()) if digest(item["messages"]) not in held]
+        # As it stood when the run was cut: what was said since cannot have been learnt.
+        repairs = [item for item in self._run(run).rows(REPAIRS) if digest(item["messages"]) not in held]
         retention = [
             {
                 "messages": [{"role": "user", "content": item["question"]}],

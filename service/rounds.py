@@ -9,7 +9,6 @@ from datetime import datetime
 
 import structlog
 
-from agent.recipe import Recipe
 from service import notify
 from service.config import Settings, is_within
 from service.cycle import Cycle, NotStarted
@@ -25,6 +24,7 @@ log = structlog.get_logger()
 ADVANCE_SECONDS = 2.0
 HEALTH_SECONDS = 5.0
 SCORE_PATIENCE_SECONDS = 60.0
+ASK_AGAIN_SECONDS = 3600.0
 
 
 class Rounds:
@@ -48,9 +48,9 @@ class Rounds:
         self._health = health
         self._scoring = scoring
         self._questions = questions
-        self._is_pool_new = False  # whether choosing could find anything to ask
+        self._is_pool_new = True  # whether choosing could find anything to ask
         self._num_swaps = rollout.serving.num_swaps  # when the last choice was made: another model has other doubts
-        self._scored_at = time.monotonic()
+        self._scored_at = self._chosen_at = time.monotonic()
 
     def timers(self) -> list[Timer]:
         timers = [
@@ -83,14 +83,14 @@ class Rounds:
 
     def ask(self) -> None:
         """Choose questions among all answers never asked about, unless the last time found none and nothing is new:
-        neither an answer nor the model whose doubts count.
+        neither an answer nor the model whose doubts count, nor, after an hour, how much people may be asked.
         """
-        num_swaps = self._rollout.serving.num_swaps
-        if not self._is_pool_new and num_swaps == self._num_swaps:
+        num_swaps, now = self._rollout.serving.num_swaps, time.monotonic()
+        if not self._is_pool_new and num_swaps == self._num_swaps and now - self._chosen_at < ASK_AGAIN_SECONDS:
             return
         if self._questions().num_left() < 1:
             return
-        self._is_pool_new = False  # scoring may find something new meanwhile
+        self._is_pool_new, self._chosen_at = False, now  # scoring may find something new meanwhile
         try:
             num_asked = self._questions().ask()
         except BaseException:
@@ -102,10 +102,10 @@ class Rounds:
 
     def consider_training(self) -> None:
         is_quiet = is_within(datetime.now().astimezone().time(), self._settings.quiet_hours)
-        if not self._cycle.num_new_labels():
+        if not self._cycle.num_new(self._cycle.recipe):
             return
         try:
-            self._cycle.start("schedule", is_quiet=is_quiet, recipe=Recipe())
+            self._cycle.start("schedule", is_quiet=is_quiet, recipe=self._cycle.recipe)
         except NotStarted as error:
             log.info("run.not_started", reason=str(error))
 

@@ -11,19 +11,21 @@ import numpy as np
 
 from agent import suites
 from agent.clusters import spread
+from agent.curation.contamination import asked_in
 from agent.curation.judgements import judgement_screens
 from agent.curation.lesson import Drop, Lesson
 from agent.curation.pipeline import Curated, curate, screens
-from agent.dataset import Dataset, DatasetSettings, build
+from agent.dataset import Dataset, DatasetSettings, build, repair_items
 from agent.flattery import raters
 from agent.recipe import Recipe
-from agent.rundir import SURVEY_FILE, TRAIN_INPUT, RunDirectory, assembled
+from agent.rundir import REPAIRS, SURVEY_FILE, TRAIN_INPUT, RunDirectory, assembled
 from agent.scope import SCOPE_FILE, Scope, last_asked
-from policies.admission import LearnFacts, may_learn
+from policies.admission import LearnFacts, may_hold, may_learn
 from policies.engine import PolicySet
 from service.judgements import Judged, judge
 from service.models import SealedModel
 from service.paths import Paths
+from service.quota import Quota, newest_first
 from store import artifacts
 from store.audit import digest
 from store.comparisons import Comparisons
@@ -99,6 +101,7 @@ class Snapshots:
         self._clock = clock
         asked = {name: suites.load(name) for name in ("retention", "flattery")}
         self._screens, self._judgement_screens = screens(asked), judgement_screens(asked)
+        self._asked_in = asked_in(asked)
         self._known: tuple[int, Curated] | None = None
         self._lock = Lock()
 
@@ -134,8 +137,8 @@ class Snapshots:
         """Whether what was said, named by its own id or its interaction's, would be learnt, and why not.
         NotSaid when there is no such word, or a later one stands.
         """
-        words = self._interactions.feedback_for(id_)
-        feedback_id = words[-1].id if words else id_
+        standing = {about.id: word.id for about, word in self._interactions.standing_feedback()}
+        feedback_id = standing.get(id_, id_)
         curated, judged = self.curated(), self.judged()
         told = _state(feedback_id, curated.kept, curated.dropped)
         preference = _state(feedback_id, judged.kept, judged.dropped)
@@ -146,24 +149,26 @@ class Snapshots:
 
     def _admitted(self) -> tuple[list[Lesson], list[Drop]]:
         """What policy lets be learnt, and what not."""
-        taken: dict[str, int] = {}
+        quota = Quota(self._settings.max_per_person)
         admitted, refused = [], []
-        for interaction, feedback in self._interactions.standing_feedback():
-            num_taken = taken.get(feedback.principal, 0)
+        for interaction, feedback in newest_first(self._interactions.standing_feedback(), lambda said: said[1]):
             texts = tuple(str(message["content"]) for message in interaction.messages)
-            ruling = may_learn(LearnFacts(feedback, texts, num_taken), self._policy_set)
+            person = feedback.principal
+            facts = LearnFacts(feedback, texts, quota.num_taken(person), principal_cap=quota.cap(person))
+            ruling = may_learn(facts, self._policy_set)
             if ruling.allowed:
-                taken[feedback.principal] = num_taken + 1
+                quota.take(person)
                 admitted.append(Lesson(interaction, feedback))
             else:
                 refused.append(Drop(feedback.id, ruling.rules[0].id, ruling.reason))
-        return admitted, refused
+        return admitted[::-1], refused[::-1]
 
     def prepare(self, run_id: str, recipe: Recipe) -> DatasetSnapshot:
         """Write the run directory of everything taught so far; ValueError when nothing is."""
+        taught = self.taught()
         judged = self.judged() if recipe.has_preferences else Judged()
         dataset = build(
-            self.taught(),
+            taught,
             self._confident(),
             suites.load("everyday"),
             self._settings,
@@ -176,6 +181,7 @@ class Snapshots:
         with assembled(self._paths.run(run_id)) as run:
             run.write_rows("train.jsonl", dataset.train)
             run.write_rows("holdout.jsonl", dataset.holdout)
+            run.write_rows(REPAIRS, repair_items(taught))
             run.write_rows("dropped.jsonl", map(asdict, (*self.curated().dropped, *judged.dropped)))
             run.write_rows(RATERS, map(asdict, raters(self._interactions.standing_feedback())))
             if scope is not None:
@@ -187,14 +193,18 @@ class Snapshots:
 
     def _confident(self) -> list[Interaction]:
         """The base's surest answers, one a kind of question: the very surest may all be to the same few. None that is
-        near what is taught: held to what it says there, the model would learn against itself.
+        near what is taught: held to what it says there, the model would learn against itself. None that policy keeps
+        out, or that an evaluation asks.
         """
-        surest = self._interactions.confident(self._child.base.id, SUREST)
+        surest = [one for one in self._interactions.confident(self._child.base.id, SUREST) if self._may_hold(one)]
         vectors = self._interactions.vectors_of([one.id for one in surest])
         taught = self._interactions.vectors_of([lesson.interaction.id for lesson in self.curated().kept])
         known = [one for one in surest if one.id in vectors and not _is_near(vectors[one.id], taught.values())]
         rows = np.array([vectors[one.id] for one in known], dtype=np.float32)
         return [known[place] for place in spread(rows, CONFIDENT_ROWS, np.random.default_rng(0))] if known else []
+
+    def _may_hold(self, interaction: Interaction) -> bool:
+        return may_hold(interaction, self._policy_set).allowed and not self._asked_in(interaction.question)
 
     def keep_survey(self, run_id: str) -> None:
         """What a run had to find out of the base serves the next ones. A cache: it may be deleted."""

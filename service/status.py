@@ -112,7 +112,7 @@ class Status:
             "state": unfinished[0].state.value if unfinished else "idle",
             "run": unfinished[0].id if unfinished else None,
             "last_run": run_json(recent[0]) if recent else None,
-            "new_labels": self._cycle.num_new_labels(),
+            "new_labels": self._cycle.num_new(self._cycle.recipe),
         }
 
 

@@ -100,7 +100,7 @@ class Labels:
 
     def count_settled_by_person(self) -> dict[str, tuple[int, int]]:
         """Of the questions about each person's interactions: how many an answer settled, how many were resolved."""
-        sql = """SELECT i.principal, sum(l.state IN ('answered', 'right', 'wrong', 'documented')), count(*)
+        sql = """SELECT i.principal, sum(l.state IN ('answered', 'right', 'wrong', 'documented', 'compared')), count(*)
                  FROM labels AS l JOIN interactions AS i ON i.id = l.interaction_id
                  WHERE l.state <> 'open' GROUP BY i.principal"""
         with self._db.read() as conn:

@@ -59,10 +59,14 @@ class Runs:
         """Oldest first."""
         return self._select("SELECT * FROM runs WHERE state IN ('queued', 'training', 'evaluating') ORDER BY seq")
 
-    def latest_finished(self) -> TrainingRun | None:
+    def latest_settled(self) -> TrainingRun | None:
+        """The newest that was judged, or that failed again right after another had: what failed once is tried again
+        with the same rows, what failed twice waits for new ones.
+        """
         sql = """SELECT * FROM runs WHERE state IN ('judged', 'failed', 'interrupted')
-                 ORDER BY finished_at DESC, seq DESC LIMIT 1"""
-        return next(iter(self._select(sql)), None)
+                 ORDER BY finished_at DESC, seq DESC LIMIT 2"""
+        ended = self._select(sql)
+        return next((run for run in ended if run.state is RunState.JUDGED), ended[0] if len(ended) == 2 else None)
 
     def update(self, id: str, **changes: Any) -> TrainingRun:  # noqa: A002
         """Changes what may change of a run that isn't over."""

@@ -90,14 +90,15 @@ def plan(size: int, asked: Mapping[Arm | None, int]) -> Plan:
 
 def shortlist(log: Log, cheap: Cheap, planned: Plan, draw: np.random.Generator, size: int = SHORTLIST) -> Shortlist:
     """Of the open answers that are no outliers: the best by the cheap factors, each question once; for a warm-up, where
-    only what is typical counts, an even sample. And for the control arm an even sample of its own.
+    only what is typical counts, an even sample. And for the control arm an even sample of all that are open.
     """
-    fit = np.flatnonzero(log.is_open & ~cheap.is_outlier)
+    open_ = np.flatnonzero(log.is_open)
+    fit = open_[~cheap.is_outlier[open_]]
     if planned.num_warm_up:
         picked = draw.permutation(fit)[:size]
     else:
         picked = _best(fit, cheap.product[fit], log.question[fit], size)
-    drawn = draw.permutation(fit)[: planned.num_random * SPARE]
+    drawn = draw.permutation(open_)[: planned.num_random * SPARE]
     is_random = np.arange(len(picked) + len(drawn)) >= len(picked)
     return Shortlist(np.concatenate([picked, drawn]), is_random, planned)
 

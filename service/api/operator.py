@@ -9,7 +9,6 @@ from fastapi import APIRouter, Query
 from pydantic import Field
 
 from agent.embedding import EmbedderError
-from agent.recipe import Recipe
 from policies.engine import PolicyError
 from service.access import Access, BadPrincipal
 from service.api.errors import ApiError
@@ -57,7 +56,6 @@ class OperatorParts:
     clusters: Clusters
     access: Access
     paths: Paths
-    recipe: Recipe
     quiet_hours: str
 
 
@@ -127,7 +125,7 @@ def _add_runs(routes: APIRouter, parts: OperatorParts) -> None:
     @routes.post("/train")
     def train(body: TrainRequest) -> dict[str, Any]:
         try:
-            recipe = parts.recipe.changed(body.recipe)
+            recipe = parts.cycle.recipe.changed(body.recipe)
             is_quiet = is_within(datetime.now().astimezone().time(), parts.quiet_hours)
             run = parts.cycle.start(f"operator:{body.operator}", is_quiet=is_quiet, recipe=recipe)
         except NotStarted as error:

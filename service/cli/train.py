@@ -9,6 +9,8 @@ from service import exits
 from service.cli.common import client, emit, json_option, short
 from service.cli.progress import follow
 
+TRUTHS = {"true": True, "false": False}
+
 
 @click.command()
 @click.option("--wait", is_flag=True, help="Stay until the candidate is judged, showing progress.")
@@ -21,8 +23,8 @@ from service.cli.progress import follow
     "--set",
     "changes",
     multiple=True,
-    metavar="NAME=NUMBER",
-    help="Change a number of the recipe, e.g. rank=16, sft.max_steps=20 or preference.beta=0.2.",
+    metavar="NAME=VALUE",
+    help="Change a setting of the recipe, e.g. rank=16, sft.max_steps=20 or sft.is_aimed=false.",
 )
 @json_option
 def command(wait: bool, method: str | None, changes: tuple[str, ...], as_json: bool) -> int:
@@ -50,7 +52,7 @@ def tell_end(run: dict[str, Any]) -> None:
 
 def _recipe(method: str | None, changes: tuple[str, ...]) -> dict[str, Any]:
     recipe: dict[str, Any] = {"method": method} if method else {}
-    for name, number in map(_number, changes):
+    for name, number in map(_value, changes):
         group, dot, inner = name.partition(".")
         if dot:
             recipe.setdefault(group, {})[inner] = number
@@ -59,9 +61,11 @@ def _recipe(method: str | None, changes: tuple[str, ...]) -> dict[str, Any]:
     return recipe
 
 
-def _number(change: str) -> tuple[str, float | int]:
+def _value(change: str) -> tuple[str, float | int | bool]:
     name, _, text = change.partition("=")
+    if text in TRUTHS:
+        return name, TRUTHS[text]
     try:
         return name, int(text) if text.lstrip("-").isdigit() else float(text)
     except ValueError:
-        raise click.UsageError(f"--set {change!r} is not of the form NAME=NUMBER") from None
+        raise click.UsageError(f"--set {change!r} is not of the form NAME=NUMBER, or NAME=true or false") from None

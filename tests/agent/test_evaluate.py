@@ -202,6 +202,16 @@ def test_a_question_that_no_context_holds_is_left_out_and_counted(
     assert [line["suite"] for line in run.rows("answers.jsonl")] == ["asked", "paraphrase", "retention"]
 
 
+def test_a_long_correction_gets_room_to_come_back_whole(tiny_llama: Path, tiny_embedder: Path, tmp_path: Path) -> None:
+    candidate = adapter(tmp_path / "candidate", seed=1)
+    run = write(tmp_path / "evaluation", tiny_llama, champion=None, candidate=candidate, embedder=tiny_embedder)
+    long = item("asked", "Who owns boat 1?", "marta " * 10)
+    run.write_rows("items.jsonl", [long, *ITEMS[1:]])
+    evaluate.work(run, run.read("evaluation.json"))
+    answers = [line["candidate"]["answer"] for line in run.rows("answers.jsonl")]
+    assert len(answers[0]) > MAX_TOKENS >= len(answers[1])  # a token of this tokenizer is a letter at most
+
+
 def test_an_adapter_that_does_not_fit_ends_the_evaluation_without_a_result(
     tiny_llama: Path, tiny_embedder: Path, tmp_path: Path
 ) -> None:

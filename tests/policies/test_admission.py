@@ -1,12 +1,12 @@
-"""What may be learnt: each rule of `learn` blocks by itself."""
+"""What may be trained on: each rule of `learn`, `prefer` and `hold` blocks by itself."""
 
 from dataclasses import replace
 
 import pytest
 
-from policies.admission import LearnFacts, PreferFacts, may_learn, may_prefer
+from policies.admission import LearnFacts, PreferFacts, may_hold, may_learn, may_prefer
 from policies.engine import PolicySet
-from store.records import Feedback, FeedbackSource, Rating
+from store.records import Feedback, FeedbackSource, FinishReason, Interaction, Rating
 
 CORRECTED = Feedback(
     id="f1",
@@ -109,4 +109,27 @@ def test_a_judgement_may_be_learnt(policy_set, ids):
 )
 def test_each_rule_keeps_a_judgement_out(policy_set, ids, changes, rule):
     ruling = may_prefer(replace(JUDGED, **changes), policy_set)
+    assert (ruling.allowed, ids(ruling)) == (False, [rule])
+
+
+SURE = Interaction(
+    "i1", "c1", 1.0, "ann", "base", ({"role": "user", "content": "Hi?"},), "Hello!", FinishReason.STOP, (), 9, 0.1, 0.2
+)
+
+
+def test_the_model_may_be_held_to_what_it_is_sure_of(policy_set, ids):
+    ruling = may_hold(SURE, policy_set)
+    assert (ruling.allowed, ids(ruling)) == (True, ["hold.sure"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"reply": "AKIAIOSFODNN7EXAMPLE"}, "hold.secret"),
+        ({"messages": ({"role": "user", "content": "Whose is 555-867-5309?"},)}, "hold.personal"),
+        ({"prompt_tokens": 513}, "hold.too_long"),
+    ],
+)
+def test_each_rule_keeps_an_answer_of_the_model_out(policy_set, ids, changes, rule):
+    ruling = may_hold(replace(SURE, **changes), policy_set)
     assert (ruling.allowed, ids(ruling)) == (False, [rule])

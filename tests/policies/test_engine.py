@@ -147,6 +147,7 @@ def test_the_shipped_rules_each_have_a_name_a_reason_and_an_action(policy_set):
         "ask",
         "learn",
         "prefer",
+        "hold",
         "train",
         "promote",
         "approve",

@@ -105,6 +105,7 @@ def another_cycle(daemon: Workshop | Daemon, supervisor: Supervisor, **changes: 
         "policy_set": daemon.policy_set,
         "paths": daemon.paths,
         "base_id": daemon.base.id,
+        "recipe": Recipe(),
         "min_labels": 5,
         "timeout_seconds": 600.0,
     }
@@ -137,7 +138,7 @@ def workshop(tmp_path: Path, make_settings: Callable[..., Settings]) -> Iterator
         paths=settings.paths,
         child=child,
     )
-    evaluations = Evaluations(taught=snapshots.taught, nearby=lambda *_: [], paths=settings.paths, child=child)
+    evaluations = Evaluations(nearby=lambda *_: [], paths=settings.paths, child=child)
     yield Workshop(stores, snapshots, evaluations, settings.paths, base, shipped())
     stores.close()
 
@@ -232,11 +233,25 @@ def test_what_was_taught_before_a_verdict_is_not_new_after_it_but_an_operator_ma
 def test_what_is_replayed_of_the_log_is_sure_and_of_different_kinds(taught):
     log = taught.stores.interactions
     asked = [("hello", 0.1)] * 20 + [("what is water", 0.2), ("who are you", 0.9)] + [("hello again", 0.3)] * 5
+    kept_out = ["my key is AKIAIOSFODNN7EXAMPLE", "call 555-867-5309", "What is the capital of France?", "long " * 600]
+    asked += [(question, 0.05) for question in kept_out]
     kinds = {"hello": [1.0, 0.0, 0.0], "hello again": [1.0, 0.0, 0.0], "what is water": [0.0, 1.0, 0.0]}
+    kinds |= {question: [-1.0, 0.0, 0.0] for question in kept_out}
     for number, (question, uncertainty) in enumerate(asked):
         messages = ({"role": "user", "content": question},)
         turn = Interaction(
-            f"sure-{number}", "c", 1.0, "ann", taught.base.id, messages, "!", FinishReason.STOP, (), 9, 0.1, uncertainty
+            f"sure-{number}",
+            "c",
+            1.0,
+            "ann",
+            taught.base.id,
+            messages,
+            "!",
+            FinishReason.STOP,
+            (),
+            len(question.split()),
+            0.1,
+            uncertainty,
         )
         log.append(turn)
         vector = kinds.get(question, [0.0, 0.0, 1.0])
@@ -244,6 +259,32 @@ def test_what_is_replayed_of_the_log_is_sure_and_of_different_kinds(taught):
     rows = taught.snapshots.prepare("r", SMALL) and RunDirectory(taught.paths.run("r")).rows("train.jsonl")
     replayed = [row["messages"][0]["content"] for row in rows if row["source"]["made_by"] == "model"]
     assert replayed == ["hello", "what is water", "who are you"]
+
+
+def test_a_run_is_asked_what_stood_when_it_was_cut_whatever_was_said_since(workshop, cycle):
+    teach(workshop, 4)
+    run = start(cycle)
+    teach(workshop)
+    while not look(workshop, run).state.is_over:
+        cycle.advance()
+    items = RunDirectory(workshop.evaluations.directory(run.id)).rows("items.jsonl")
+    assert sum(item["suite"] == "asked" for item in items) == 4
+    assert cycle.num_new(Recipe()) == 5  # also what was said again
+
+
+def test_a_child_that_cannot_be_recorded_is_stopped(taught, monkeypatch):
+    children = Supervisor(nice=0)
+    cycle = another_cycle(taught, children)
+    run = start(cycle)
+
+    def full(*_: Any, **__: Any) -> None:
+        monkeypatch.undo()  # later writes go through
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(taught.stores.runs, "update", full)
+    cycle.advance()
+    assert (look(taught, run).state, look(taught, run).error) == (RunState.FAILED, "OSError: no space left on device")
+    assert [process.poll() for process in children._started.values()] == []  # reaped
 
 
 # ── dying at any moment ──────────────────────────────────────────────────────────────────────────────────────────────

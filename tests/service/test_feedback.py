@@ -261,7 +261,7 @@ def test_only_corrections_teach(desk):
     tell(desk, ask(desk, "two"), rating="down", comment="bad")
     tell(desk, ask(desk, "three"), correction="3")
     assert [f.correction for _, f in desk.daemon.snapshots.taught()] == ["3"]
-    assert desk.daemon.cycle.num_new_labels() == 1
+    assert desk.daemon.cycle.num_new(Recipe()) == 1
 
 
 def test_what_was_excluded_never_trains_not_even_after_an_earlier_correction(desk):

@@ -8,9 +8,10 @@ import pytest
 
 from agent.recipe import Recipe
 from agent.rundir import RunDirectory
+from service.access import LOCAL
 from service.cli.review import show
 from service.snapshots import RATERS
-from store.records import Interaction, Rating
+from store.records import Feedback, FeedbackSource, Interaction, Rating
 from tests.service.conftest import Desk, post
 from tests.service.ledger_fakes import add_candidate
 
@@ -50,6 +51,52 @@ def test_a_better_of_two_goes_all_the_way_to_a_row(desk: Desk) -> None:
     (row,) = of("preference", rows(desk, PREFERENCE))
     assert (row["chosen"], row["rejected"]) == ("Wood.", "A ship.")
     assert (row["source"]["comparison_id"], row["source"]["interaction_id"]) == (said["id"], second)
+
+
+def test_an_answer_that_is_not_to_be_learnt_is_not_learnt_as_the_better_one_either(desk: Desk) -> None:
+    first, second = (
+        answered(desk, name, reply, "What is a boat?") for name, reply in (("1", "A ship."), ("2", "Wood."))
+    )
+    said = post(desk.public, "/v1/feedback", {"interaction_id": first, "other_id": second, "better": "second"}).json()
+    desk.daemon.stores.interactions.add_feedback(
+        Feedback("f-x", first, 2.0, "bob", FeedbackSource.LABEL, is_excluded=True)
+    )
+    with pytest.raises(ValueError, match="nothing to prefer"):
+        rows(desk, PREFERENCE)
+    dropped = {drop.lesson_id: drop.rule for drop in desk.daemon.snapshots.judged().dropped}
+    assert dropped[said["id"]] == "prefer.excluded"
+
+
+def correct(desk: Desk, who: str, count: int) -> list[str]:
+    asked = [answered(desk, f"{who}-{n}", "?", f"Where does boat {who} {n} sleep?") for n in range(count)]
+    return [
+        desk.daemon.teaching.give_feedback(id_, who, correction=f"It sleeps in bay {who} {n}.").id
+        for n, id_ in enumerate(asked)
+    ]
+
+
+def test_past_a_persons_quota_the_newest_words_are_learnt(make_daemon: Any) -> None:
+    desk = Desk(make_daemon(learn_per_person=2))
+    words = correct(desk, "ann", 4)
+    assert [lesson.id for lesson in desk.daemon.snapshots.curated().kept] == words[2:]
+    assert [(drop.lesson_id, drop.rule) for drop in desk.daemon.snapshots.curated().dropped] == [
+        (id_, "learn.over_cap") for id_ in words[:2]
+    ]
+    assert {j.id for j in desk.daemon.snapshots.judged().kept} == set(words[2:])
+
+
+def test_this_machines_own_people_have_no_quota(make_daemon: Any) -> None:
+    desk = Desk(make_daemon(learn_per_person=2))
+    words = correct(desk, LOCAL, 4)
+    assert [lesson.id for lesson in desk.daemon.snapshots.curated().kept] == words
+
+
+def test_a_comment_does_not_hide_the_correction_that_stands_from_who_asks_about_it(desk: Desk) -> None:
+    (word,) = correct(desk, "ann", 1)
+    asked = desk.daemon.snapshots.curated().kept[0].interaction.id
+    desk.daemon.teaching.give_feedback(asked, "ann", comment="As I said.")
+    told = desk.operator.get(f"/operator/data/{asked}").json()
+    assert (told["feedback"], told["state"]) == (word, "kept")
 
 
 @pytest.mark.parametrize("better", ["neither", "unknown"])

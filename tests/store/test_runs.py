@@ -89,10 +89,25 @@ def test_a_run_that_is_over_does_not_change_any_more(runs: Runs, make, state: Ru
 def test_lists_tell_finished_from_unfinished(runs: Runs, make) -> None:
     for n in range(1, 5):
         runs.create(make.run(f"run-{n}"))
-    assert runs.latest_finished() is None
     runs.update("run-3", state=RunState.FAILED, finished_at=390.0, error="out of memory")
     runs.update("run-1", state=RunState.JUDGED, finished_at=380.0, checkpoint_id="aaaa1")
     runs.update("run-2", state=RunState.EVALUATING)
     assert [run.id for run in runs.unfinished()] == ["run-2", "run-4"]
     assert [run.id for run in runs.recent(3)] == ["run-4", "run-3", "run-2"]
-    assert runs.latest_finished().id == "run-3"
+
+
+def test_a_failure_is_tried_again_with_the_same_rows_and_a_second_one_is_not(runs: Runs, make) -> None:
+    def settled(*ends: RunState) -> str | None:
+        for state in ends:
+            number = len(runs.recent(99)) + 1
+            runs.create(make.run(f"run-{number}"))
+            runs.update(f"run-{number}", state=state, finished_at=300.0 + number)
+        found = runs.latest_settled()
+        return found and found.id
+
+    assert settled() is None
+    assert settled(RunState.FAILED) is None
+    assert settled(RunState.INTERRUPTED) == "run-2"
+    assert settled(RunState.JUDGED) == "run-3"
+    assert settled(RunState.FAILED) == "run-3"
+    assert settled(RunState.FAILED) == "run-5"
