@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import accumulate
 
 ROLES = frozenset(
     (
@@ -15,6 +16,33 @@ ROLES = frozenset(
         *("office", "orders", "press", "sales", "service", "support", "team"),
     )
 )
+IBAN_LENGTHS = {
+    country: length
+    for length, countries in (
+        (15, "NO"),
+        (16, "BE"),
+        (18, "DK FI FK FO GL NL SD"),
+        (19, "MK SI"),
+        (20, "AT BA EE KZ LT LU MN XK"),
+        (21, "CH HR LI LV"),
+        (22, "BG BH CR DE GB GE IE ME RS VA"),
+        (23, "AE GI IL IQ OM SO TL"),
+        (24, "AD CZ ES MD PK RO SA SE SK TN VG"),
+        (25, "AO CV GW LY MZ PT ST"),
+        (26, "DZ IR IS TR"),
+        (27, "BI CF CG CM DJ FR GA GQ GR IT KM MC MG MR SM TD"),
+        (28, "AL AZ BF BJ BY CI CY DO GT HN HU LB MA ML NE NI PL SN SV TG"),
+        (29, "BR EG PS QA UA"),
+        (30, "JO KW MU YE"),
+        (31, "MT SC"),
+        (32, "LC"),
+        (33, "RU"),
+    )
+    for country in countries.split()
+}
+CARD = re.compile(r"(?=2[2-7]|3[04-9]|[456])\d{13,19}")  # years are none
+CARD_GROUPS = 5
+CARD_GROUP = 4  # digits that each has but the last
 
 
 class Kind(StrEnum):
@@ -41,21 +69,35 @@ def findings(texts: Iterable[str]) -> tuple[ContentRule, ...]:
 
 
 def _holds(rule: ContentRule, text: str) -> bool:
-    return any(rule.is_so(match.group()) for match in rule.pattern.finditer(text))
+    """A pattern that looks ahead, and so tries each beginning, has what it sees in a group."""
+    return any(rule.is_so(match.group(match.lastindex or 0)) for match in rule.pattern.finditer(text))
 
 
-def _is_luhn(text: str) -> bool:
-    """The check digit of payment cards (ISO/IEC 7812-1)."""
-    digits = [int(c) for c in text if c.isdigit()]
+def _has_card(numbers: str) -> bool:
+    """Whether a row of numbers is a payment card, however it is grouped, or holds one that is grouped as cards are."""
+    groups = re.split("[ -]", numbers)
+    return _is_card("".join(groups)) or any(_begins_card(groups[at : at + CARD_GROUPS]) for at in range(len(groups)))
+
+
+def _begins_card(groups: list[str]) -> bool:
+    num_long = next((n for n, group in enumerate(groups) if len(group) < CARD_GROUP), len(groups))
+    return any(map(_is_card, accumulate(groups[: num_long + 1])))
+
+
+def _is_card(number: str) -> bool:
+    """By its beginning, its length and its check digit (ISO/IEC 7812-1)."""
+    if not CARD.fullmatch(number):
+        return False
+    digits = [int(c) for c in number]
     doubled = [2 * digit - 9 * (digit > 4) for digit in digits[-2::-2]]
-    return 13 <= len(digits) <= 19 and (sum(digits[::-2]) + sum(doubled)) % 10 == 0
+    return (sum(digits[::-2]) + sum(doubled)) % 10 == 0
 
 
-def _is_iban(text: str) -> bool:
-    """The check digits of bank accounts (ISO 13616)."""
-    plain = text.replace(" ", "")
-    number = "".join(str(int(c, 36)) for c in plain[4:] + plain[:4])
-    return 15 <= len(plain) <= 34 and int(number) % 97 == 1
+def _begins_iban(words: str) -> bool:
+    """Whether the first of the words are a bank account: of its country's length, by its check digits (ISO 13616)."""
+    length = IBAN_LENGTHS.get(words[:2].upper())
+    account = next((said for said in accumulate(words.split(" ")) if len(said) == length), None)
+    return account is not None and int("".join(str(int(c, 36)) for c in account[4:] + account[:4])) % 97 == 1
 
 
 def _has_digit(key: str) -> bool:
@@ -85,7 +127,7 @@ RULES = (
     _rule(Kind.PERSONAL, "an e-mail address", r"\b[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}\b", _is_a_persons),
     _rule(Kind.PERSONAL, "a telephone number", r"(?<![\w.+])\+\d{1,3}(?:[ .()/-]{0,2}\d){7,12}(?!\w)"),
     _rule(Kind.PERSONAL, "a telephone number", r"(?<![\w.+-])(?:\(\d{3}\) ?|\d{3}[-.])\d{3}[-.]\d{4}(?![\w-])"),
-    _rule(Kind.PERSONAL, "a payment card", r"(?<![\w.-])[2-6](?:[ -]?\d){12,18}(?![\w-])", _is_luhn),
-    _rule(Kind.PERSONAL, "a bank account", r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}\b", _is_iban),
+    _rule(Kind.PERSONAL, "a payment card", r"(?<![\w.-])\d(?:[ -]?\d){12,}(?![\w-])", _has_card),
+    _rule(Kind.PERSONAL, "a bank account", r"\b(?=([A-Za-z]{2}\d{2}(?: ?[A-Za-z0-9]){11,31}))", _begins_iban),
     _rule(Kind.PERSONAL, "a social security number", r"(?<![\w-])\d{3}-\d{2}-\d{4}(?![\w-])"),
 )
