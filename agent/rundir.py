@@ -96,8 +96,8 @@ class RunDirectory:
 
     def done(self) -> None:
         """Everything is on disk: say so, last."""
-        for path in self.path.rglob("*"):
-            if path.is_file():
+        for path in (*self.path.rglob("*"), self.path):
+            if path.is_file() or path.is_dir():  # a file whose folder forgets its name is as good as none
                 _fsync(path)
         self._write_text("DONE", "")
 

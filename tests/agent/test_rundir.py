@@ -93,6 +93,24 @@ def test_progress_is_appended_with_the_time_and_the_figures(run: RunDirectory) -
     assert lines[0]["at"] <= lines[1]["at"]
 
 
+def test_files_and_the_folders_they_are_in_are_synced_before_done_stands(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (run.path / "adapter" / "parts").mkdir(parents=True)
+    (run.path / "adapter" / "parts" / "weights").write_bytes(b"w")
+    real, synced = os.fsync, []
+
+    def sync(descriptor: int) -> None:
+        assert not (run.path / "DONE").exists() or run.path.samefile(f"/proc/self/fd/{descriptor}")
+        synced.append(os.stat(descriptor).st_ino)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    run.done()
+    for name in (".", "adapter", "adapter/parts", "adapter/parts/weights"):
+        assert (run.path / name).stat().st_ino in synced, name
+
+
 def test_done_is_an_empty_file_written_after_everything_else(run: RunDirectory) -> None:
     (run.path / "adapter").mkdir()
     (run.path / "adapter" / "weights").write_bytes(b"w")
