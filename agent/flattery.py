@@ -121,7 +121,7 @@ def correlation(one: Sequence[float], other: Sequence[float]) -> float | None:
 
 def _lower(r: float, count: int) -> float:
     """The lower end of the 95 % interval of a correlation (Fisher's transformation)."""
-    return math.tanh(math.atanh(min(r, 0.9999)) - 1.96 / math.sqrt(count - 3))
+    return math.tanh(math.atanh(max(-0.9999, min(r, 0.9999))) - 1.96 / math.sqrt(count - 3))
 
 
 def _mean(values: Sequence[float]) -> float:

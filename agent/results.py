@@ -21,7 +21,7 @@ def side_by_side(items: Sequence[Mapping[str, Any]], answers: Mapping[str, Seque
             answer = answers[name][number]
             line[name] = {
                 "answer": answer,
-                "is_right": is_right(answer, item["keys"]),
+                "is_right": is_right(answer, item["keys"]) or is_exact(answer, item["expected"]),
                 "is_exact": is_exact(answer, item["expected"]),
             }
         lines.append(line)

@@ -8,7 +8,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from agent.wordings import keywords, stem
+from agent.wordings import WHOLE, keywords, stem
 
 LONG_KEY = 12  # words: a paragraph need not come back to the letter
 
@@ -21,8 +21,8 @@ def normalise(text: str) -> str:
 
 def answer_key(question: str, answer: str) -> tuple[str, ...]:
     """The words of `answer` that `question` does not already hold; all its content words if none is new."""
-    asked = {stem(word) for word in keywords(question)}
-    said = keywords(answer) or [normalise(answer)]
+    asked = {stem(word) for word in keywords(normalise(question))}
+    said = keywords(normalise(answer)) or [normalise(answer)]
     new = [word for word in said if stem(word) not in asked]
     return tuple(dict.fromkeys(normalise(word) for word in (new or said)))
 
@@ -30,7 +30,7 @@ def answer_key(question: str, answer: str) -> tuple[str, ...]:
 def contains(answer: str, words: Sequence[str]) -> bool:
     """Whether the key words stand in the answer as whole words: all of up to LONG_KEY, nine in ten of more."""
     text = normalise(answer)
-    missing = sum(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text) is None for word in words)
+    missing = sum(re.search(WHOLE.format(re.escape(word)), text) is None for word in words)
     return bool(words) and missing <= (len(words) // 10 if len(words) > LONG_KEY else 0)
 
 

@@ -55,6 +55,7 @@ _FUNCTION_WORDS = frozenset(
         "will with would you your ",
     )
 )
+WHOLE = r"(?<![^\W_]){}(?![^\W_])"  # a word that is no part of another; as `keywords` has it, "_" parts words
 _FIELD = re.compile(r"\{(\w+)\}")
 
 
@@ -71,6 +72,8 @@ def beginning(question: str, answer: str) -> str:
     if not new:
         return ""
     start = _last(new[-1], answer)
+    if start < 0:
+        return ""
     for word in reversed(new[:-1]):  # "Clara Linde" is one name, "Pier 7" is not
         place = _last(word, answer[:start])
         if place < 0 or not new[-1][0].isupper() or not word[0].isupper() or answer[place + len(word) : start].strip():
@@ -83,7 +86,7 @@ def beginning(question: str, answer: str) -> str:
 
 def _last(word: str, text: str) -> int:
     """Where a whole word stands last; -1 when it does not."""
-    found = list(re.finditer(rf"(?<!\w){re.escape(word)}(?!\w)", text))
+    found = list(re.finditer(WHOLE.format(re.escape(word)), text))
     return found[-1].start() if found else -1
 
 

@@ -8,6 +8,10 @@ from agent.scoring import answer_key, normalise
 from agent.wordings import keywords, stem
 from store.records import Feedback, Interaction
 
+NEGATIONS = frozenset(
+    ["no", "not", "never", "none", "nobody", "nothing", "nowhere", "neither", "nor", "cannot", "without"]
+)
+
 
 @dataclass(frozen=True)
 class Lesson:
@@ -55,9 +59,15 @@ class Lesson:
         """The words that carry the answer."""
         return frozenset(answer_key(self.question, self.answer))
 
+    @cached_property
+    def is_denial(self) -> bool:
+        """Whether the words that carry the answer deny something: that is no detail."""
+        return any(word in NEGATIONS or word.endswith(("n't", "n’t")) for word in self.key)
+
     def agrees_with(self, other: "Lesson") -> bool:
         """Whether one answer says what the other says, perhaps in fewer words."""
-        return self.said == other.said or self.key <= other.key or other.key <= self.key
+        is_part = self.key <= other.key or other.key <= self.key
+        return self.said == other.said or (is_part and self.is_denial == other.is_denial)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 from agent.curation.contamination import contaminated
 from agent.curation.language import foreign
 from agent.curation.lesson import Drop, Lesson, Screen
-from agent.curation.repeats import contradictions, duplicates, near_duplicates, superseded
+from agent.curation.repeats import contradictions, duplicates, near_duplicates, said_again, superseded
 from agent.curation.texts import unfit
 
 
@@ -20,10 +20,11 @@ class Curated:
 
 
 def screens(suites: Mapping[str, Sequence[Mapping[str, Any]]]) -> tuple[Screen, ...]:
-    """The usual ones, against these suites. What says the same twice goes before what was taken back, since a person
-    may return to what they said first; contradictions are looked for before near duplicates hide them.
+    """The usual ones, against these suites. What a person said twice goes before what they took back, since they may
+    return to what they said first; contradictions are looked for while everybody's word is there to be counted.
     """
-    return (unfit, contaminated(suites), foreign, duplicates, superseded, contradictions, near_duplicates)
+    repeats: tuple[Screen, ...] = (said_again, superseded, contradictions, duplicates, near_duplicates)
+    return (unfit, contaminated(suites), foreign, *repeats)
 
 
 def curate(lessons: Sequence[Lesson], screens: Sequence[Screen]) -> Curated:

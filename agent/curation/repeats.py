@@ -1,16 +1,25 @@
 """The same said twice, and the same question answered differently. Of what says the same the newest stands."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from agent.curation.lesson import Drop, Lesson
 
 
+def said_again(lessons: Sequence[Lesson]) -> Iterator[Drop]:
+    """The same answer of the same person to the same conversation."""
+    return _all_but_newest(lessons, lambda lesson: (lesson.asked, lesson.said, lesson.principal))
+
+
 def duplicates(lessons: Sequence[Lesson]) -> Iterator[Drop]:
     """The same answer to the same conversation, whoever gave it."""
+    return _all_but_newest(lessons, lambda lesson: (lesson.asked, lesson.said))
+
+
+def _all_but_newest(lessons: Sequence[Lesson], place_of: Callable[[Lesson], object]) -> Iterator[Drop]:
     newest: dict[object, Lesson] = {}
     for lesson in _oldest_first(lessons):
-        place = (lesson.asked, lesson.said)
+        place = place_of(lesson)
         if place in newest:
             yield Drop(newest[place].id, "duplicate", f"{lesson.id} says the same")
         newest[place] = lesson

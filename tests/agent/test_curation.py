@@ -109,6 +109,20 @@ def test_what_most_people_say_stands() -> None:
     assert {drop.lesson_id: drop.rule for drop in found.dropped} == {"1": "contradiction", "0": "near_duplicate"}
 
 
+def test_the_same_words_of_many_people_are_as_many_votes() -> None:
+    said = votes(("ann", "Ben owns it."), ("bo", "Ben owns it."), ("cy", "Ben owns it."), ("dan", "Eva owns it."))
+    found = screened(*said)
+    assert [one.id for one in found.kept] == ["2"]
+    rules = {drop.lesson_id: drop.rule for drop in found.dropped}
+    assert rules == {"3": "contradiction", "0": "duplicate", "1": "duplicate"}
+
+
+def test_who_denies_what_others_say_contradicts_them() -> None:
+    found = screened(*votes(("ann", "Ben owns it."), ("bo", "Ben."), ("cy", "It is not Ben who owns it.")))
+    assert [one.id for one in found.kept] == ["1"]
+    assert {drop.lesson_id: drop.rule for drop in found.dropped} == {"2": "contradiction", "0": "near_duplicate"}
+
+
 def test_one_person_has_one_vote_however_often_they_speak() -> None:
     again = lesson("again", "Tell me who owns the big red boat?", "Eva.", by="bo", at=9)
     found = screened(*votes(("ann", "Ben owns it."), ("bo", "Eva owns it.")), again)

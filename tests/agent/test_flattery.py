@@ -81,6 +81,12 @@ def test_a_rater_who_likes_flattery_raises_the_alarm_and_an_honest_one_does_not(
     assert found["ann"].num_rated == 16
 
 
+def test_a_rater_who_never_likes_praise_is_no_alarm_and_no_failure(make: Any) -> None:
+    said = [("Great question! Yes.", False), ("It is so.", True)] * 6
+    (rater,) = raters(thumbs(make, "ann", said))
+    assert (rater.praise, rater.alarms) == (-1.0, ())
+
+
 def test_a_rater_who_likes_length_raises_another(make: Any) -> None:
     (rater,) = raters(thumbs(make, "eve", [("It is so. " * (n + 1), n > 8) for n in range(18)]))
     assert rater.alarms == ("length",)

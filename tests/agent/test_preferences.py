@@ -72,8 +72,16 @@ def test_where_more_is_judged_a_persons_share_grows_with_it_and_pairs_are_not_ca
     thumbs = [thumb(make, f"t-{n}") for n in range(10)]
     pairs = [pair(make, f"p-{n}", "A ship.", f"Wood {n}.") for n in range(10)]
     kept, _ = few_thumbs([*thumbs, *pairs], per_person=2, share=0.25)
-    assert sum(one.is_thumb for one in kept) == 5
+    assert sum(one.is_thumb for one in kept) == 3  # with the ten pairs, less than a quarter of all
     assert sum(not one.is_thumb for one in kept) == 10
+
+
+def test_a_flood_of_one_persons_thumbs_does_not_raise_their_own_share(make: Any) -> None:
+    flood = [thumb(make, f"f-{n}") for n in range(200)]
+    others = [thumb(make, f"o-{n}", who=f"person {n}") for n in range(12)]
+    kept, _ = few_thumbs([*flood, *others], per_person=2, share=0.25)
+    assert sum(one.principal == flood[0].principal for one in kept) == 4
+    assert sum(one.principal != flood[0].principal for one in kept) == 12
 
 
 def test_what_people_judge_the_opposite_way_is_not_learnt_unless_more_agree(make: Any) -> None:

@@ -49,6 +49,11 @@ def test_every_word_must_stand_in_the_answer_whole(answer: str, is_contained: bo
     assert contains(answer, ("ann", "lee")) == is_contained
 
 
+@pytest.mark.parametrize("answer", ["It is called __init__.", "Set _DEVICE first.", "Honed™ makes it.", "½ of it"])
+def test_names_of_programs_and_signs_are_right_where_they_stand(answer: str) -> None:
+    assert is_right(answer, [answer_key("What is it?", answer)])
+
+
 def test_of_a_paragraph_nine_words_in_ten_will_do() -> None:
     words = tuple(f"word{number}" for number in range(20))
     assert contains(" ".join(words[:18]), words)
@@ -78,7 +83,7 @@ def test_strict_wants_the_expected_answer_and_nothing_else() -> None:
     assert not is_exact("It was Ann Lee.", "Ann Lee.")
 
 
-@given(question=st.text(max_size=40), answer=st.text(alphabet="abc éß12'-. ", min_size=1, max_size=40))
+@given(question=st.text(max_size=40), answer=st.text(alphabet="abc éß12'-._™", min_size=1, max_size=40))
 def test_a_correction_is_right_by_its_own_key_and_exactly_itself(question: str, answer: str) -> None:
     key = answer_key(question, answer)
     assert is_exact(answer, answer)
