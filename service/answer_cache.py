@@ -1,4 +1,6 @@
-"""Answers that a model is known to give: greedy, of one length, one file a model. A cache: it may be deleted."""
+"""Answers that a model is known to give: greedy, of one length, one file a model. A cache: it may be deleted or broken,
+and is then empty.
+"""
 
 import json
 from collections.abc import Sequence
@@ -35,6 +37,17 @@ class AnswerCache:
     def _rows(self) -> list[dict[str, Any]]:
         try:
             text = self.path.read_text(encoding="utf-8")
-        except FileNotFoundError:
+            # by "\n" alone: str.splitlines also splits within what was said
+            rows = [_row(line) for line in text.split("\n") if line]
+        except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
             return []
-        return [json.loads(line) for line in text.splitlines()]
+        return rows
+
+
+def _row(line: str) -> dict[str, Any]:
+    """What can be asked for again. ValueError, KeyError, TypeError or RecursionError for what `keep` never wrote."""
+    row = json.loads(line)
+    digest(row["messages"])
+    if not isinstance(row["answer"], str):
+        raise TypeError(f"an answer is text, got {type(row['answer']).__name__}")
+    return {"messages": row["messages"], "answer": row["answer"]}

@@ -92,11 +92,10 @@ class Supervisor:
         """End the child and all it started: first politely, then not."""
         if child is None or not self._is_alive(child):
             return
-        process = psutil.Process(child.pid)
-        family = [process, *process.children(recursive=True)]
+        family = _family(child.pid)
         for sign in (signal.SIGTERM, signal.SIGKILL):
             for member in family:
-                if member.is_running():
+                with suppress(psutil.NoSuchProcess):  # it ended just now; a later one with its pid is not signalled
                     member.send_signal(sign)
             _, family = psutil.wait_procs(family, timeout=GRACE_SECONDS)
             if not family:
@@ -116,3 +115,12 @@ class Supervisor:
             return is_ours and bool(found.status() != psutil.STATUS_ZOMBIE)
         except psutil.NoSuchProcess:
             return False
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    """The process and all below it; none when it is gone."""
+    try:
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
