@@ -156,18 +156,21 @@ class Turns:
         return mailbox
 
     async def save(self, turns: Sequence[Turn]) -> None:
-        """Durable on return, also when the client went away meanwhile: a cancelled wait must not cancel the write.
-        What asked for no token was no turn.
-        """
+        """Durable on return, also when the client went away meanwhile: a cancelled wait must not cancel the write."""
         for turn in turns:
             self._metrics.ended(turn.reason, time.monotonic() - turn.started)
-        turns = [turn for turn in turns if turn.question.sampling.max_tokens]
+        turns = [turn for turn in turns if is_saved(turn)]
         began = time.monotonic()
         written = [asyncio.wrap_future(self._interactions.submit(turn.record())) for turn in turns]
         await asyncio.shield(asyncio.gather(*written))
         self._metrics.written(time.monotonic() - began)
         for turn in turns:
             _tell(turn)
+
+
+def is_saved(turn: Turn) -> bool:
+    """Whether it gets a row: what asked for no token was no turn."""
+    return turn.question.sampling.max_tokens > 0
 
 
 def _as_cut(end: Finished, *, has_begun: bool) -> Finished:

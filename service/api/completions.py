@@ -15,7 +15,7 @@ from service.api.parts import Parts
 from service.api.schemas import CompletionRequest, DetokenizeRequest, TokenizeRequest
 from service.api.tools import plain
 from service.turn import Turn
-from service.turns import Asked
+from service.turns import Asked, is_saved
 from store.records import FinishReason
 
 DEFAULT_MAX_TOKENS = 16  # as OpenAI's
@@ -98,7 +98,7 @@ def _completion(parts: Parts, turns: list[Turn], body: CompletionRequest) -> dic
         **shapes.envelope(turns, parts.model_name, "text_completion", "cmpl"),
         "choices": [_choice(parts, turn, body) for turn in turns],
         "usage": shapes.usage(turns, body.n or 1),
-        "honed": shapes.honed(turns[0]),
+        "honed": _honed(turns[0]),
     }
 
 
@@ -113,8 +113,13 @@ def _choice(parts: Parts, turn: Turn, body: CompletionRequest) -> dict[str, Any]
         "text": prompt + turn.reply,
         "finish_reason": turn.end.reason.value if turn.end else None,
         "logprobs": logprobs,
-        "honed": shapes.honed(turn),
+        "honed": _honed(turn),
     }
+
+
+def _honed(turn: Turn) -> dict[str, Any]:
+    """What has no row has no name there to give feedback on."""
+    return shapes.honed(turn) | ({} if is_saved(turn) else {"interaction_id": None})
 
 
 async def _stream(parts: Parts, asked: Asked, body: CompletionRequest) -> AsyncIterator[str]:

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import Send
 
+from agent.embedding import EmbedderError
 from agent.engine import EngineBusy, EngineClosed
 from service.placing import NotPlaced
 
@@ -87,8 +88,9 @@ def install(app: FastAPI) -> None:
     async def _closed(_: Request, error: EngineClosed) -> JSONResponse:
         return respond(ApiError(503, str(error), code="engine_unavailable"))
 
+    @app.exception_handler(EmbedderError)
     @app.exception_handler(NotPlaced)
-    async def _not_placed(_: Request, error: NotPlaced) -> JSONResponse:
+    async def _not_embedded(_: Request, error: EmbedderError | NotPlaced) -> JSONResponse:
         return respond(ApiError(503, str(error), code="embedder_failed"))
 
     @app.exception_handler(Exception)

@@ -55,6 +55,8 @@ def test_an_evaluation_harness_scores_a_text_without_generating(shared_desk):
     assert reply["usage"]["completion_tokens"] == 0
     assert all(math.isfinite(value) for value in reply["choices"][0]["logprobs"]["token_logprobs"][1:])
     assert shared_desk.daemon.stores.interactions.count() == rows, "what asks for no token is no turn"
+    told = [reply["honed"], reply["choices"][0]["honed"]]
+    assert told == 2 * [{"interaction_id": None, "checkpoint": shared_desk.serving, "uncertainty": None}]
 
 
 def test_a_long_prompt_is_scored_in_pieces_like_a_short_one(shared_desk, logprobs):
