@@ -59,7 +59,7 @@ def soften(adapted: Any, survey: Survey, floor: float) -> Drift:
         response = inputs.mean * inputs.power(0.5, floor)(a.detach()).square().sum(dim=1)
         register_parametrization(b, "weight", _Softened(outputs.power(-0.5, floor), a.device))
         scale = layer.scaling["default"]
-        drift.add(b.parametrizations.weight.original, scale**2 * outputs.mean * response)
+        drift.add(b.parametrizations.weight.original, 0.5 * scale**2 * outputs.mean * response)
     return drift
 
 

@@ -26,7 +26,7 @@ class SftSettings:
     is_aimed: bool = True  # the adapter reads only the directions in which lessons stand out from replay rows
     aim_floor: float = 0.05  # of the mean energy: what a direction counts at least as used
     soften_floor: float = 0.1  # of the mean influence: what an output counts at least as deciding
-    drift_weight: float = 25.0  # of the adapter's own KL, as the survey foretells it
+    drift_weight: float = 50.0  # of the adapter's own KL, as the survey foretells it
     survey_lessons: int = 128  # lesson rows read to know what is special
 
     def __post_init__(self) -> None:

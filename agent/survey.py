@@ -65,7 +65,7 @@ def survey_of(
         save_survey(survey(model, rows, SEED, progress), made, key)
         found = load_survey(made, key)  # rounded as it will be next time: the same run gives the same adapter
     if found is None:
-        raise ValueError(f"{made} was replaced by another survey while it was read; train again")
+        raise ValueError(f"{made} was changed while it was read; train again")
     return found
 
 
@@ -127,9 +127,8 @@ def save_survey(survey: Survey, path: Path, key: str) -> None:
 
 
 def load_survey(path: Path, key: str) -> Survey | None:
-    """The survey kept at `path`, or None when it answers to another key: of another base, of other rows.
-
-    ValueError when the file is not a survey; delete it then, and the next run makes a new one.
+    """The survey kept at `path`; None when it answers to another key (of another base, of other rows), is gone or is
+    damaged: it can be made again.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -138,13 +137,14 @@ def load_survey(path: Path, key: str) -> Survey | None:
                 return None
             fed = json.loads(told["fed"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is not a survey ({error}); delete it and train again") from None
-    of_leader = {name: _moment(tensors, f"inputs/{name}") for name in set(fed.values())}
-    sides = {name.split("/")[1] for name in tensors if name.startswith("outputs/")}
+        of_leader = {name: _moment(tensors, f"inputs/{name}") for name in set(fed.values())}
+        sides = {name.split("/")[1] for name in tensors if name.startswith("outputs/")}
+        outputs = {name: _moment(tensors, f"outputs/{name}") for name in sorted(sides)}
+    except (SafetensorError, OSError, KeyError, ValueError):
+        return None
     return Survey(
         inputs={name: of_leader[leader] for name, leader in fed.items()},
-        outputs={name: _moment(tensors, f"outputs/{name}") for name in sorted(sides)},
+        outputs=outputs,
         states={name.removeprefix("states/"): value for name, value in tensors.items() if name.startswith("states/")},
     )
 

@@ -169,7 +169,7 @@ class Snapshots:
         judged = self.judged() if recipe.has_preferences else Judged()
         dataset = build(
             taught,
-            self._confident(),
+            [] if recipe.sft.replay_is_text else self._confident(),  # nobody looked at those words
             suites.load("everyday"),
             self._settings,
             has_lessons=recipe.has_lessons,

@@ -8,9 +8,7 @@ from agent.scoring import answer_key, normalise
 from agent.wordings import keywords, stem
 from store.records import Feedback, Interaction
 
-NEGATIONS = frozenset(
-    ["no", "not", "never", "none", "nobody", "nothing", "nowhere", "neither", "nor", "cannot", "without"]
-)
+DENIALS = ("no", "not", "never", "none", "nobody", "nothing", "nowhere", "neither", "nor", "cannot", "without")
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class Lesson:
     @cached_property
     def is_denial(self) -> bool:
         """Whether the words that carry the answer deny something: that is no detail."""
-        return any(word in NEGATIONS or word.endswith(("n't", "n’t")) for word in self.key)
+        return any(word in DENIALS or word.endswith(("n't", "n’t")) for word in self.key)
 
     def agrees_with(self, other: "Lesson") -> bool:
         """Whether one answer says what the other says, perhaps in fewer words."""

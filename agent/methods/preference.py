@@ -13,15 +13,15 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import get_peft_model
-from transformers import PrinterCallback, TrainerCallback, set_seed
+from transformers import PrinterCallback, set_seed
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
 from agent.anchored import Anchored, portable_lora, replay_anchor
+from agent.loop import Watch, arguments
 from agent.methods import Job, Row, Trained
 
 ADAPTER = "default"
 REFERENCE = "ref"  # TRL's name for its copy of the adapter
-SMOOTHING = 0.7
 # At first DPO pulls an answer of a pair with β/2 over the batch, KTO a thumb with β/4 over one of twice as many rows,
 # so that an anchor of the same weight would hold it four times as fast. At a quarter of it more is forgotten.
 THUMB_PULL = 0.5
@@ -69,7 +69,7 @@ class ThumbTrainer(_AsTokens, Anchored, KTOTrainer):  # type: ignore[misc]
 def _dpo(job: Job, adapted: Any, pairs: Sequence[Example]) -> dict[str, float]:
     s = job.recipe.preference
     losses = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, s.sft_weight]}
-    args = DPOConfig(**losses, **_arguments(job, len(pairs), s.batch))
+    args = DPOConfig(**losses, **_arguments(job, pairs, s.batch))
     return _run(job, adapted, "dpo", PairTrainer, args, pairs, pull=1.0)
 
 
@@ -84,7 +84,7 @@ def _kto(job: Job, adapted: Any, rated: Sequence[Example]) -> dict[str, float]:
         weights = {rarer: max(num_good, num_bad) / min(num_good, num_bad)}
     order = random.Random(job.recipe.seed)  # noqa: S311 - order, not secrets
     mixed = _mismatched(order.sample(list(rated), len(rated)), batch)
-    args = KTOConfig(train_sampling_strategy="sequential", **weights, **_arguments(job, len(mixed), batch))
+    args = KTOConfig(train_sampling_strategy="sequential", **weights, **_arguments(job, mixed, batch))
     return _run(job, adapted, "kto", ThumbTrainer, args, mixed, pull=THUMB_PULL)
 
 
@@ -126,7 +126,7 @@ def _run(
     trainer.anchor = replay_anchor(job, adapted, weight=s.replay_weight, batch=s.replay_batch)
     trainer.anchor_weight = pull * s.replay_weight
     trainer.train()
-    return {f"{phase}_loss": watch.smoothed, f"{phase}_steps": float(trainer.state.global_step)} | watch.figures
+    return {f"{phase}_loss": watch.smoothed or 0.0, f"{phase}_steps": float(trainer.state.global_step)} | watch.figures
 
 
 def _pair(job: Job, row: Row) -> Example:
@@ -152,49 +152,36 @@ def _short_enough(job: Job, rows: Sequence[Example], *answers: str) -> list[Exam
     return [row for row in rows if all(len(row["prompt_ids"]) + len(row[name]) <= limit for name in answers)]
 
 
-def _arguments(job: Job, num_rows: int, batch: int) -> dict[str, Any]:
-    """What both trainers are told; see `sft` for the reasons of what is switched off."""
-    s, device = job.recipe.preference, job.model.device.type
+def _arguments(job: Job, rows: Sequence[Example], batch: int) -> dict[str, Any]:
+    """What both trainers are told."""
+    s = job.recipe.preference
+    answers = ("chosen_ids", "rejected_ids", "completion_ids")
+    lengths = [len(row["prompt_ids"]) + len(row[name]) for row in rows for name in answers if name in row]
     return {
-        "output_dir": job.scratch,
+        **arguments(
+            job,
+            steps=s.steps(len(rows), batch),
+            batch=batch,
+            learning_rate=s.learning_rate,
+            warmup_steps=s.warmup_steps,
+            longest=max(lengths),
+            together=2 * batch + s.replay_batch,
+        ),
         "beta": s.beta,
         "precompute_ref_log_probs": True,
-        "max_steps": s.steps(num_rows, batch),
-        "per_device_train_batch_size": batch,
-        "learning_rate": s.learning_rate,
-        "lr_scheduler_type": "linear",
-        "warmup_steps": s.warmup_steps,
-        "weight_decay": 0.0,
-        "max_grad_norm": 1.0,
-        "max_length": None,
-        "seed": job.recipe.seed,
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
-        "gradient_checkpointing": False,
-        "dataloader_pin_memory": False,
-        "use_cpu": device == "cpu",
-        "bf16": job.model.dtype == torch.bfloat16 and device != "cpu",
+        "bf16": job.model.dtype == torch.bfloat16 and job.model.device.type != "cpu",
     }
 
 
-class _Watch(TrainerCallback):  # type: ignore[misc]
-    """Reports each step."""
+class _Watch(Watch):
+    """Tells by how much what is preferred leads, where both kinds are in a batch."""
 
     def __init__(self, job: Job, phase: str) -> None:
-        self._job = job
-        self._phase = phase
-        self.smoothed = float("nan")
+        super().__init__(job, phase, "own")
         self.figures: dict[str, float] = {}
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
-        if "own" not in logs:
-            return
-        is_first = self.smoothed != self.smoothed  # NaN before the first step
-        self.smoothed = logs["own"] if is_first else SMOOTHING * self.smoothed + (1 - SMOOTHING) * logs["own"]
-        told = {"loss": logs["own"], "smoothed": self.smoothed, "anchor": logs.get("anchor", 0.0)}
+    def told(self, logs: dict[str, float]) -> dict[str, float]:
+        told = super().told(logs)
         if "rewards/margins" in logs:  # a batch of thumbs of one kind has none
-            told["margin"] = logs["rewards/margins"]
-            self.figures[f"{self._phase}_margin"] = told["margin"]
-        self._job.progress(self._phase, state.global_step, state.max_steps, **told)
+            told["margin"] = self.figures[f"{self.phase}_margin"] = logs["rewards/margins"]
+        return told

@@ -8,40 +8,46 @@ invented facts: 149 of 152 kept questions against 145, and 18 of 20 unseen parap
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from datasets import Dataset
 from peft import get_peft_model
-from transformers import TrainerCallback, set_seed
+from torch.utils.checkpoint import checkpoint
+from transformers import set_seed
 from trl import SFTConfig, SFTTrainer
 
 from agent.anchored import portable_lora, replay_anchor, tokenise
 from agent.influence import Drift, settle, soften
-from agent.methods import Job, Trained
+from agent.known import moved, says_already
+from agent.loop import Watch, arguments
+from agent.methods import Job, Row, Trained
 from agent.replay import IGNORED, Anchor, collate, hidden_states
 from agent.row_attention import attend_by_rows
 from agent.subspace import aim, standing_out
 from agent.survey import Survey
 from agent.tokenizer import AnsweredIds
 
-SMOOTHING = 0.7  # of the loss that the target is held against
+LOOKED_AT = 128  # rows on which it is told how far the adapter moved
+CHUNK = 1024  # answer tokens whose logits are there at once: 200 MB for a vocabulary of 50,000
 
 
 def train(job: Job) -> Trained:
     """Train a fresh adapter on the base. Deterministic for one machine, recipe and set of rows."""
     recipe, s = job.recipe, job.recipe.sft
     set_seed(recipe.seed)
+    attend_by_rows(job.model)
+    job, num_known = _without_known(job)
     lessons = [row for row in tokenise(job, job.lessons) if len(row.ids) <= recipe.max_length]
     if not lessons:
         raise ValueError(f"every lesson is longer than max_length, {recipe.max_length} tokens; raise it in the recipe")
-    attend_by_rows(job.model)
     survey = job.survey() if s.is_aimed else None
     adapted, drift = _adapter(job, lessons, survey)
     watch = _Watch(job)
     trainer = AnchoredTrainer(
         model=adapted,
-        args=_arguments(job, len(lessons)),
+        args=_arguments(job, lessons),
         train_dataset=Dataset.from_list([example(row) for row in lessons]),
         processing_class=job.tokenizer.inner,
         data_collator=rows_of,
@@ -61,8 +67,32 @@ def train(job: Job) -> Trained:
     trainer.train()
     adapted.eval()
     settle(adapted)
-    figures = {"loss": watch.smoothed, "steps": float(trainer.state.global_step)}
-    return Trained(adapted, figures | {"num_too_long": float(len(job.lessons) - len(lessons))})
+    figures = {
+        "loss": watch.smoothed or 0.0,
+        "steps": float(trainer.state.global_step),
+        "num_too_long": float(len(job.lessons) - len(lessons)),
+        "num_known": float(num_known),
+        "moved": round(moved(adapted, tokenise(job, _asked(job.lessons)[:LOOKED_AT])), 6),
+    }
+    return Trained(adapted, figures)
+
+
+def _asked(lessons: Sequence[Row]) -> list[Row]:
+    """The lessons in the words that people used."""
+    return [row for row in lessons if row["source"]["made_by"] == "person"]
+
+
+def _without_known(job: Job) -> tuple[Job, int]:
+    """The job in which corrections that the base gives by itself are held like replay, not taught: there is nothing to
+    mend, and teaching costs what is beside. And how many these are. Where all are known, all are taught.
+    """
+    asked = [row for row in _asked(job.lessons) if "feedback_id" in row["source"]]
+    is_known = says_already(job.model, tokenise(job, asked))
+    known = {row["source"]["feedback_id"]: row for row, is_so in zip(asked, is_known, strict=True) if is_so}
+    lessons = [row for row in job.lessons if row["source"].get("feedback_id") not in known]
+    if not known or not lessons:
+        return job, 0
+    return replace(job, lessons=lessons, replay=[*job.replay, *known.values()]), len(known)
 
 
 class AnchoredTrainer(SFTTrainer):  # type: ignore[misc]
@@ -95,8 +125,7 @@ class AnchoredTrainer(SFTTrainer):  # type: ignore[misc]
         replay, wanted = self._anchor.next() if self._anchor else ([], None)
         states = hidden_states(base, collate([*lessons, *replay]))
         targets = torch.tensor([token for row in lessons for token in (*row.ids[row.answer_at :], IGNORED)])
-        logits = base.get_output_embeddings()(states[: len(targets)]).float()
-        loss = torch.nn.functional.cross_entropy(logits, targets.to(logits.device), ignore_index=IGNORED)
+        loss = answer_loss(base.get_output_embeddings(), states[: len(targets)], targets.to(states.device))
         self._tell("lesson", loss)
         if self._anchor is not None:
             cost = self._anchor.cost(replay, wanted, states[len(targets) :])
@@ -110,6 +139,22 @@ class AnchoredTrainer(SFTTrainer):  # type: ignore[misc]
 
     def _tell(self, name: str, value: torch.Tensor) -> None:
         self._metrics["train"][name].append(float(value.detach()))
+
+
+def answer_loss(head: torch.nn.Module, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy (nats) of the `targets` (positions,) that are not IGNORED, by the output head over the hidden
+    states (positions, width). Of long answers, chunk by chunk: a chunk's logits are worked out again on the way back.
+    """
+
+    def summed(some: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        logits = head(some).float()
+        return torch.nn.functional.cross_entropy(logits, wanted, ignore_index=IGNORED, reduction="sum")
+
+    count = (targets != IGNORED).sum()
+    if len(targets) <= CHUNK:
+        return summed(states, targets) / count
+    parts = zip(states.split(CHUNK), targets.split(CHUNK), strict=True)
+    return torch.stack([checkpoint(summed, *part, use_reentrant=False) for part in parts]).sum() / count
 
 
 def rows_of(examples: Sequence[Mapping[str, Any]]) -> dict[str, list[AnsweredIds]]:
@@ -138,52 +183,31 @@ def example(row: AnsweredIds) -> dict[str, list[int]]:
     return {"input_ids": [*row.ids], "labels": [*[IGNORED] * row.answer_at, *row.ids[row.answer_at :]]}
 
 
-def _arguments(job: Job, num_lessons: int) -> SFTConfig:
-    recipe = job.recipe
+def _arguments(job: Job, lessons: Sequence[AnsweredIds]) -> SFTConfig:
+    s = job.recipe.sft
     return SFTConfig(
-        output_dir=job.scratch,
-        max_steps=recipe.sft.steps(num_lessons),
-        per_device_train_batch_size=recipe.sft.batch,
-        learning_rate=recipe.sft.learning_rate,
-        lr_scheduler_type="linear",
-        warmup_steps=recipe.sft.warmup_steps,
-        weight_decay=0.0,
-        max_grad_norm=1.0,
+        **arguments(
+            job,
+            steps=s.steps(len(lessons)),
+            batch=s.batch,
+            learning_rate=s.learning_rate,
+            warmup_steps=s.warmup_steps,
+            longest=max(len(row.ids) for row in lessons),
+            together=s.batch + s.replay_batch,
+        ),
         dataset_kwargs={"skip_prepare_dataset": True},
-        max_length=None,  # longer rows were left out
-        seed=recipe.seed,
-        logging_steps=1,
-        save_strategy="no",  # resuming would need pickled optimizer state; a run is minutes, and starts again instead
-        report_to="none",
-        disable_tqdm=True,
-        gradient_checkpointing=False,  # costs a fifth of the time and these models fit
-        dataloader_pin_memory=False,
-        use_cpu=job.model.device.type == "cpu",
         bf16=False,  # the model's own precision; what trains is float32
     )
 
 
-class _Watch(TrainerCallback):  # type: ignore[misc]
-    """Reports each step and stops at the loss target."""
+class _Watch(Watch):
+    """Stops at the loss target; by the loss of the lessons alone."""
 
     def __init__(self, job: Job) -> None:
-        self._job = job
-        self.smoothed = float("nan")
+        super().__init__(job, "train", "lesson")
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
-        if "loss" not in logs:
-            return
-        lesson = logs["lesson"]
-        first = self.smoothed != self.smoothed  # NaN before the first step
-        self.smoothed = lesson if first else SMOOTHING * self.smoothed + (1 - SMOOTHING) * lesson
-        self._job.progress(
-            "train",
-            state.global_step,
-            state.max_steps,
-            loss=lesson,
-            smoothed=self.smoothed,
-            anchor=logs.get("anchor", 0.0),
-            drift=logs.get("drift", 0.0),
-        )
-        if self.smoothed < self._job.recipe.sft.loss_target:
-            control.should_training_stop = True
+    def told(self, logs: dict[str, float]) -> dict[str, float]:
+        return {**super().told(logs), "drift": logs.get("drift", 0.0)}
+
+    def is_done(self) -> bool:
+        return self.smoothed is not None and self.smoothed < self.job.recipe.sft.loss_target

@@ -39,7 +39,8 @@ RATED = [
     for n in range(3)
     for text, is_good in ((f"Red {n}.", True), (f"Green {n}!", False))
 ]
-LESSONS = [{"messages": said(f"Who owns boat {n}?"), "answer": f"Owner {n}."} for n in range(2)]
+PERSON = {"made_by": "person"}
+LESSONS = [{"messages": said(f"Who owns boat {n}?"), "answer": f"Owner {n}.", "source": PERSON} for n in range(2)]
 REPLAY = [{"messages": said(f"How are you, {n}?"), "answer": "I am well."} for n in range(2)]
 
 

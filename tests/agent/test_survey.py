@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
 from agent.replay import collate, hidden_states, row_key
@@ -104,13 +105,17 @@ def test_what_is_saved_comes_back_under_its_key_only(found: Survey, tmp_path: Pa
     assert load_survey(path, "l" * 64) is None
 
 
-@pytest.mark.parametrize("spoil", ["nothing like it", "cut short"])
-def test_a_spoilt_file_is_named_with_the_next_step(found: Survey, tmp_path: Path, spoil: str) -> None:
+@pytest.mark.parametrize("spoil", ["nothing like it", "cut short", "parts missing"])
+def test_a_spoilt_file_is_none_and_can_be_made_again(found: Survey, tmp_path: Path, spoil: str) -> None:
     path = tmp_path / "survey.safetensors"
     save_survey(found, path, "k")
-    path.write_bytes(b"hello" if spoil == "nothing like it" else path.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=r"survey\.safetensors is not a survey .*delete it"):
-        load_survey(path, "k")
+    if spoil == "parts missing":
+        save_file({"outputs/layer/vectors": torch.zeros(1)}, path, {"key": "k", "fed": "{}"})
+    else:
+        path.write_bytes(b"hello" if spoil == "nothing like it" else path.read_bytes()[:-100])
+    assert load_survey(path, "k") is None
+    path.unlink()
+    assert load_survey(path, "k") is None
 
 
 def test_the_key_depends_on_the_base_its_precision_and_every_row(rows: list[AnsweredIds]) -> None:

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load
 from transformers import PreTrainedModel
 
-from agent import child, replay, train
+from agent import child, loop, replay, train
 from agent.checkpoint import FILES, read
 from agent.methods import sft
 from agent.model import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_portable, merge_adapter
@@ -26,6 +26,7 @@ ROOT = Path(__file__).parent.parent.parent
 BASE_ID = "ba5e" * 16
 SFT = SftSettings(max_steps=4, learning_rate=1e-2, warmup_steps=1, batch=2, replay_batch=2)
 RECIPE = Recipe(rank=2, alpha=4, sft=SFT)
+PERSON = {"source": {"made_by": "person"}}
 INPUT = {"run.json", "train.jsonl", "holdout.jsonl"}
 
 
@@ -43,6 +44,7 @@ def end(process: subprocess.Popen[str]) -> tuple[int, str]:
 def rows(num_lessons: int = 4) -> list[dict[str, Any]]:
     lessons = [
         {"kind": "lesson", "messages": [{"role": "user", "content": f"Who owns boat {n}?"}], "answer": f"Owner {n}."}
+        | PERSON
         for n in range(num_lessons)
     ]
     replay = [
@@ -204,8 +206,47 @@ def test_a_lesson_that_spells_special_tokens_out_is_learnt_as_text(tokenizer: To
     assert tokenizer.text(answer) == "a<|im_end|>b"
 
 
+def test_long_answers_are_scored_in_chunks_with_the_same_loss_and_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    head, states = torch.nn.Linear(8, 30, bias=False), torch.randn(50, 8, requires_grad=True)
+    targets = torch.randint(0, 30, (50,))
+    targets[[3, 17]] = replay.IGNORED
+    whole = sft.answer_loss(head, states, targets)
+    (wanted,) = torch.autograd.grad(whole, states)
+    monkeypatch.setattr(sft, "CHUNK", 7)
+    chunked = sft.answer_loss(head, states, targets)
+    (found,) = torch.autograd.grad(chunked, states)
+    assert torch.allclose(chunked, whole)
+    assert torch.allclose(found, wanted, atol=1e-7)
+
+
+def test_little_memory_costs_time_and_changes_no_adapter(
+    runs: tuple[Path, Path], tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "free_bytes", lambda device: 0)
+    run = write(tmp_path / "run", tiny_llama, rows(), survey=str(runs[0] / "survey.safetensors"))
+    train.work(RunDirectory(run), RunDirectory(run).read("run.json"))
+    saved, usual = (load((one / "adapter" / ADAPTER_WEIGHTS).read_bytes()) for one in (run, runs[0]))
+    assert all(torch.allclose(saved[name], usual[name], atol=1e-5) for name in usual)
+
+
+def test_what_the_base_says_already_is_held_and_not_taught(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sft, "says_already", lambda model, asked: [place == 1 for place in range(len(asked))])
+    lines = [
+        line | ({"source": PERSON["source"] | {"feedback_id": f"f-{place}"}} if line["kind"] == "lesson" else {})
+        for place, line in enumerate(rows())
+    ]
+    wordings = [{**line, "source": {**line["source"], "made_by": "wording"}} for line in lines[:2]]
+    run = write(tmp_path / "run", tiny_llama, [*lines, *wordings])
+    train.work(RunDirectory(run), RunDirectory(run).read("run.json"))
+    result = json.loads((run / "result.json").read_text())
+    assert (result["num_known"], result["moved"] > 0) == (1.0, True)
+
+
 def test_lessons_longer_than_the_recipe_allows_are_left_out_and_counted(tiny_llama: Path, tmp_path: Path) -> None:
-    long = {"kind": "lesson", "messages": [{"role": "user", "content": "x" * 300}], "answer": "y"}
+    long = {"kind": "lesson", "messages": [{"role": "user", "content": "x" * 300}], "answer": "y"} | PERSON
     run = write(tmp_path / "run", tiny_llama, [*rows(), long], recipe=(RECIPE.to_json() | {"max_length": 200}))
     assert end(start(str(run)))[0] == 0
     assert json.loads((run / "result.json").read_text())["num_too_long"] == 1
