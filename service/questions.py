@@ -190,7 +190,7 @@ class Questions:
         if interaction.finish_reason is not FinishReason.STOP:
             return None
         other = self._comparisons.other_answer(interaction)
-        return None if other is None or self._is_settled(other) else other
+        return None if other is None or self._pool.is_taken(other) else other
 
     def _facts(self, interaction: Interaction, choice: Choice, now: float) -> AskFacts:
         since = now - DAY_SECONDS
@@ -203,13 +203,7 @@ class Questions:
             daily_budget=self._budget.per_day,
             asked_person_today=self._labels.count_added_by_person(since).get(interaction.principal, 0),
             person_budget=self._budget.per_person,
-            is_asked=self._is_settled(interaction.id),
+            is_asked=self._pool.is_taken(interaction.id),
             is_complete=interaction.finish_reason in (FinishReason.STOP, FinishReason.LENGTH),
             is_empty=not interaction.reply.strip(),
         )
-
-    def _is_settled(self, interaction_id: str) -> bool:
-        """Asked before, or already judged by a person without being asked."""
-        if self._labels.for_interaction(interaction_id) is not None:
-            return True
-        return bool(self._interactions.feedback_for(interaction_id))

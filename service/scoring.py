@@ -19,6 +19,8 @@ from store.vectors import VectorIndex
 log = structlog.get_logger()
 
 BATCH = 64
+PROBED = 4  # questions embedded anew, of the first and of the last scored, to tell whose the vectors are
+SAME = 0.01  # in each dimension, whatever the machine rounds; another embedder's are ten times as far in some
 WINDOW = 200  # recent answers that an uncertainty is ranked among as it comes in
 
 
@@ -41,6 +43,9 @@ class Scoring:
         self._embedder = embedder
         self._signal = signal(signal_name)
         self._clock = clock
+        if not self._is_of_this_embedder():
+            reason = "another embedder gives the questions other vectors: all are embedded and scored anew"
+            log.info("vectors.dropped", reason=reason, num_answers=pool.forget())
         if index.load_or_rebuild(self._rows):
             index.save()
         num_changed = pool.keep_to(signal_name, self._signal)
@@ -60,6 +65,19 @@ class Scoring:
         if self.index.is_save_due:
             self.index.save()
         return len(pending)
+
+    def _is_of_this_embedder(self) -> bool:
+        """Whether the vectors that there are can be compared with new ones. Told by themselves, since another embedder
+        may have the same width or name.
+        """
+        held = self._interactions.first_and_last_embedded(PROBED)
+        if not held:
+            return True
+        fresh = self._embedder.embed([interaction.question for interaction, _ in held])
+        return all(
+            old.shape == new.shape and np.allclose(old, new, rtol=0, atol=SAME, equal_nan=True)
+            for (_, old), new in zip(held, fresh, strict=True)
+        )
 
     def _score(self, interaction: Interaction, vector: Vectors) -> None:
         """What it is worth by what is known now; which questions are asked is decided later, beside the others."""

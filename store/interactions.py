@@ -20,8 +20,8 @@ from store.rows import Row, fetch, fetch_number, from_row, insert, to_row
 TRACE = struct.Struct("<iff")
 VECTOR = np.dtype("<f4")
 CHUNK = 4096  # vectors read at once
-# After a change of embedder, only vectors of the newest one's length can be compared.
-NEWEST_LENGTH = "SELECT length(vector) FROM embeddings ORDER BY created_at DESC, rowid DESC LIMIT 1"
+# Of all vectors' length while one embedder made them. By its place: by time, all of them would have to be read.
+NEWEST_LENGTH = "SELECT length(vector) FROM embeddings ORDER BY rowid DESC LIMIT 1"
 
 # The last word on an interaction that judges it stands; where none does, the last one.
 STANDING = """SELECT coalesce(max(CASE WHEN rating IS NOT NULL OR correction IS NOT NULL OR is_excluded THEN seq END),
@@ -85,6 +85,14 @@ class Interactions:
         with self._db.read() as conn:
             rows = conn.execute(sql, list(ids)).fetchall()
         return {str(id_): np.frombuffer(vector, dtype=VECTOR) for id_, vector in rows}
+
+    def first_and_last_embedded(self, limit: int) -> list[tuple[Interaction, Vector]]:
+        """Those that were scored first and last, so many of each, with their questions' vectors (dim,)."""
+        sql = """SELECT i.*, e.vector FROM embeddings AS e JOIN interactions AS i ON i.id = e.interaction_id
+                 ORDER BY e.rowid {} LIMIT ?"""
+        with self._db.read() as conn:
+            rows = [row for order in ("ASC", "DESC") for row in fetch(conn, sql.format(order), [limit])]
+        return [(_interaction(row), np.frombuffer(row["vector"], dtype=VECTOR)) for row in rows]
 
     def judged(self, checkpoint_id: str) -> list[tuple[tuple[TokenTrace, ...], Vector | None, bool]]:
         """Tokens, the question's vector where it has one of the newest length, and whether it is wrong, of each answer

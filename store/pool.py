@@ -14,8 +14,9 @@ import numpy.typing as npt
 from store.connection import Connection
 from store.database import Database
 from store.interactions import CHUNK as VECTOR_CHUNK
-from store.interactions import VECTOR, Vectors, unpack
+from store.interactions import NEWEST_LENGTH, VECTOR, Vectors, unpack
 from store.records import TokenTrace
+from store.rows import fetch_number
 
 CHUNK = 50_000
 MAX_VARIABLES = 500
@@ -23,6 +24,10 @@ NARROW = """SELECT seq, uncertainty, checkpoint_id, principal, question, is_aska
             WHERE seq > ? ORDER BY seq LIMIT ?"""
 TRACES = """SELECT p.seq, i.tokens FROM pool AS p JOIN interactions AS i ON i.seq = p.seq
             WHERE p.seq > ? ORDER BY p.seq LIMIT ?"""
+NEWEST = "SELECT seq FROM pool ORDER BY seq DESC LIMIT ?"
+TAKEN = """SELECT interaction_id AS id FROM labels UNION SELECT other_id FROM labels WHERE other_id IS NOT NULL
+           UNION SELECT interaction_id FROM feedback
+           UNION SELECT first_id FROM comparisons UNION SELECT second_id FROM comparisons"""
 
 Ints = npt.NDArray[np.int64]
 
@@ -72,6 +77,15 @@ class Pool:
         self._db.write(partial(_name, name))  # last: a daemon that is killed before begins again
         return count
 
+    def forget(self) -> int:
+        """Take every score back, the newest first, so that all answers are scored again; returns how many. A daemon
+        that is killed before the end leaves the oldest, which it begins with.
+        """
+        count = 0
+        while num_gone := self._db.write(_forget):
+            count += num_gone
+        return count
+
     def columns(self) -> Columns:
         checkpoints, principals = _Names(), _Names()
         parts: list[tuple[npt.NDArray[np.generic], ...]] = [_columns([], checkpoints, principals)]
@@ -106,7 +120,7 @@ class Pool:
     def dim(self) -> int | None:
         """The length of the newest vector; None before the first."""
         with self._db.read() as conn:
-            row = conn.execute("SELECT length(vector) FROM embeddings ORDER BY rowid DESC LIMIT 1").fetchone()
+            row = conn.execute(NEWEST_LENGTH).fetchone()
         return row[0] // VECTOR.itemsize if row else None
 
     def embedded(self, dim: int) -> Iterator[tuple[Ints, Vectors, npt.NDArray[np.float64]]]:
@@ -119,8 +133,14 @@ class Pool:
             seqs = np.array([row[1] for row in rows], dtype=np.int64)
             yield seqs, flat.reshape(-1, dim), np.array([row[3] for row in rows], dtype=np.float64)
 
+    def is_taken(self, interaction_id: str) -> bool:
+        """Asked about before, or judged without being asked; alone or as one of two."""
+        sql = f"SELECT EXISTS (SELECT 1 FROM ({TAKEN}) WHERE id = ?)"  # noqa: S608 - a constant
+        with self._db.read() as conn:
+            return bool(fetch_number(conn, sql, [interaction_id]))
+
     def recently_taken(self, limit: int) -> list[int]:
-        """Of the answers that were asked about or judged, the newest."""
+        """Of the answers that were asked about or judged, alone or as one of two, the newest."""
         return [int(seq) for seq in self._taken()[-limit:]]
 
     def ids(self, seqs: Sequence[int]) -> list[str]:
@@ -131,8 +151,7 @@ class Pool:
 
     def _taken(self) -> Ints:
         """Ascending."""
-        sql = """SELECT seq FROM interactions WHERE id IN (
-                     SELECT interaction_id FROM labels UNION SELECT interaction_id FROM feedback) ORDER BY seq"""
+        sql = f"SELECT seq FROM interactions WHERE id IN ({TAKEN}) ORDER BY seq"  # noqa: S608 - a constant
         with self._db.read() as conn:
             return np.array([row[0] for row in conn.execute(sql).fetchall()], dtype=np.int64)
 
@@ -140,6 +159,16 @@ class Pool:
 def _refill(fresh: Sequence[tuple[float | None, int]], conn: Connection) -> None:
     for uncertainty, seq in fresh:
         conn.execute("UPDATE pool SET uncertainty = ? WHERE seq = ?", [uncertainty, seq])
+
+
+def _forget(conn: Connection) -> int:
+    conn.execute(
+        f"""DELETE FROM embeddings WHERE interaction_id IN (
+                SELECT id FROM interactions WHERE seq IN ({NEWEST}))""",  # noqa: S608 - a constant
+        [VECTOR_CHUNK],
+    )
+    gone = conn.execute(f"DELETE FROM pool WHERE seq IN ({NEWEST})", [VECTOR_CHUNK])  # noqa: S608 - a constant
+    return int(gone.rowcount)
 
 
 def _name(name: str, conn: Connection) -> None:

@@ -9,6 +9,7 @@ import pytest
 from policies.engine import PolicySet
 from service.questions import Budget
 from service.reasking import Doubt
+from store.comparisons import Choice, Comparison, Comparisons
 from store.records import Arm, Feedback, FeedbackSource, FinishReason, LabelState, LabelTask, Rating
 from tests.service.asking_room import Room
 
@@ -228,20 +229,21 @@ def test_a_daemon_looks_again_when_another_model_answers_and_not_while_the_budge
     asked = []
     monkeypatch.setattr(daemon.questions(), "ask", lambda: asked.append(1) or 0)
     daemon.rounds.ask()
-    assert asked == []  # nothing is new
+    daemon.rounds.ask()
+    assert len(asked) == 1  # what came before the start may be new, and then nothing is
     daemon.rollout.serving.flip(replace(daemon.rollout.serving.current))
     daemon.rounds.ask()
     daemon.rounds.ask()
-    assert len(asked) == 1
+    assert len(asked) == 2
     daemon.questions().has_looked_closer = True
     daemon.rounds._is_pool_new = True
     daemon.rounds.ask()
     daemon.rounds.ask()
-    assert len(asked) == 3  # what was learnt may change the next choice
+    assert len(asked) == 4  # what was learnt may change the next choice
     monkeypatch.setattr(daemon.questions(), "num_left", lambda: 0)
     daemon.rounds._is_pool_new = True
     daemon.rounds.ask()
-    assert (len(asked), daemon.rounds._is_pool_new) == (3, True)
+    assert (len(asked), daemon.rounds._is_pool_new) == (4, True)
 
 
 def test_two_answers_to_one_question_are_asked_about_together_and_once(room):
@@ -252,6 +254,20 @@ def test_two_answers_to_one_question_are_asked_about_together_and_once(room):
     pairs = {task.interaction_id: task.other_id for task in room.tasks() if task.interaction_id.startswith("boat")}
     ((one, other),) = pairs.items()
     assert {one, other} in ({"boat-0", "boat-1"}, {"boat-1", "boat-2"})
+
+
+def test_a_pair_that_was_compared_unasked_is_not_asked_about_nor_is_a_third_answer_put_beside_it(room):
+    room.settled_warm_up()
+    for number, reply in enumerate(("A ship.", "A small ship.")):
+        room.add(f"boat-{number}", "What is a boat?", conversation_id="boats", reply=reply)
+    questions = room.questions(Budget(100, 100, 0.0))
+    room.add("boat-2", "What is a boat?", conversation_id="boats", reply="Wood.")
+    assert questions._other_answer(room.interactions.get("boat-2")) == "boat-1"
+    said = Comparison("c", "boat-0", "boat-1", 2.0, "ann", FeedbackSource.FEEDBACK, Choice.FIRST)
+    Comparisons(room.db).add(said)
+    assert questions._other_answer(room.interactions.get("boat-2")) is None
+    room.ask()
+    assert not any(name.startswith("boat") for name in room.asked())
 
 
 def test_an_answer_that_was_cut_off_is_not_compared(room):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from service.scoring import BATCH, Scoring, question_key
 from store.records import FinishReason, TokenTrace
@@ -113,6 +114,56 @@ def test_rows_scored_since_the_last_save_are_in_the_index_after_a_restart(room):
     room.scoring().score_new()
     assert (room.state / "vectors.faiss").read_bytes() == saved
     assert len(room.scoring().index) == 41
+
+
+class Reordered(WordEmbedder):
+    """Another one of the same width."""
+
+    def embed(self, texts):
+        return super().embed(texts)[:, ::-1].copy()
+
+
+class Wider(WordEmbedder):
+    dim = 48
+
+
+@pytest.mark.parametrize("other", [Reordered, Wider])
+def test_after_a_change_of_embedder_every_question_is_embedded_and_scored_anew(room, other: type[WordEmbedder]):
+    for number in range(3):
+        room.add(f"i{number}")
+    room.scoring().score_new()
+    room.embedder = other()
+    with capture_logs() as logs:
+        scoring = room.scoring()
+    (told,) = (line for line in logs if line["event"] == "vectors.dropped")
+    assert (told["num_answers"], len(scoring.index)) == (3, 0)
+    assert "embedded and scored anew" in told["reason"]
+    room.add("later")
+    assert scoring.score_new() == 4
+    assert len(room.pool.columns().seq) == 4
+    for name in ("i0", "later"):
+        (vector,) = room.embedder.embed([room.interactions.get(name).question])
+        assert scoring.index.search(vector, 1) == [(name, pytest.approx(1.0, abs=1e-5))]
+
+
+def test_vectors_of_two_embedders_that_were_mixed_before_are_made_anew(room):
+    for number in range(9):
+        room.add(f"i{number}")
+        room.embedder = Reordered() if number else WordEmbedder()
+        vector = room.embedder.embed([room.interactions.get(f"i{number}").question])[0]
+        room.interactions.add_score(f"i{number}", vector, 0.5, 0.5, 1.0, question=number, uncertainty=1.0)
+    assert room.scoring().score_new() == 9
+
+
+def test_the_same_embedder_on_a_machine_that_rounds_otherwise_keeps_its_vectors(room):
+    class Rounded(WordEmbedder):
+        def embed(self, texts):
+            return super().embed(texts).astype(np.float16).astype(np.float32)
+
+    room.add("one")
+    room.scoring().score_new()
+    room.embedder = Rounded()
+    assert len(room.scoring().index) == 1
 
 
 def test_an_index_that_is_outgrown_is_rebuilt_as_lists(room):

@@ -12,7 +12,7 @@ from store.audit import AuditChain
 from store.comparisons import Comparisons
 from store.connection import StoreError, connect
 from store.database import Connection, Database
-from store.interactions import Interactions
+from store.interactions import NEWEST_LENGTH, Interactions
 from store.labels import Labels
 from store.pool import Pool
 from store.registry import Registry
@@ -225,5 +225,6 @@ def test_queries_use_their_indexes(log: Database) -> None:
     assert "interactions_scorable (seq>?)" in plan(unscored) or "INTEGER PRIMARY KEY (rowid>?)" in plan(unscored)
     assert "TEMP B-TREE" not in plan(unscored)
     recent = "SELECT uncertainty FROM pool WHERE checkpoint_id = 'c' ORDER BY seq DESC LIMIT 5"
+    assert "TEMP B-TREE" not in plan(NEWEST_LENGTH)
     assert "pool_checkpoint" in plan(recent)
     assert "TEMP B-TREE" not in plan(recent)

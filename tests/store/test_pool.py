@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from store.comparisons import Comparisons
 from store.database import Database
 from store.interactions import Interactions
 from store.labels import Labels
@@ -48,6 +49,57 @@ def test_what_was_asked_or_judged_is_no_longer_open(
     assert not pool.columns().is_open.any()
     assert pool.recently_taken(5) == [1, 2]
     assert pool.recently_taken(1) == [2]
+
+
+def test_answers_that_were_compared_are_judged_asked_or_not(
+    pool: Pool, interactions: Interactions, labels: Labels, log: Database, make
+) -> None:
+    interactions.append(make.interaction("i6", reply="Another."))
+    labels.add(make.task("t1", "i5", other_id="i6"))
+    assert [pool.is_taken(f"i{n}") for n in (1, 2, 5, 6)] == [False, False, True, True]
+    interactions.append(make.interaction("i7", reply="A third."))
+    Comparisons(log).add(make.comparison(first_id="i7", second_id="i1"))
+    assert pool.columns().is_open.tolist() == [False, True, False, False]
+    assert [pool.is_taken(f"i{n}") for n in (1, 7, 2)] == [True, True, False]
+    assert pool.recently_taken(9) == [1, 5, 6, 7]
+    interactions.add_feedback(make.feedback("f1", "i2"))
+    assert pool.is_taken("i2")
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 4096])
+def test_what_is_forgotten_is_scored_again_oldest_first(
+    pool: Pool, interactions: Interactions, monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    monkeypatch.setattr("store.pool.VECTOR_CHUNK", chunk)
+    assert pool.forget() == 4
+    assert (len(pool.columns().seq), pool.dim(), pool.forget()) == (0, None, 0)
+    assert [interaction.id for interaction in interactions.unscored(9)] == ["i1", "i2", "i3", "i4", "i5"]
+
+
+def test_forgetting_that_was_broken_off_leaves_the_oldest(
+    pool: Pool, interactions: Interactions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("store.pool.VECTOR_CHUNK", 3)
+    monkeypatch.setattr(pool, "_db", Stopped(pool._db))
+    with pytest.raises(KeyboardInterrupt):
+        pool.forget()
+    assert pool.columns().seq.tolist() == [1]
+    assert [interaction.id for interaction, _ in interactions.first_and_last_embedded(1)] == ["i1", "i1"]
+    assert [interaction.id for interaction in interactions.unscored(9)] == ["i2", "i3", "i4", "i5"]
+
+
+class Stopped:
+    """A database that writes once."""
+
+    def __init__(self, db: Database) -> None:
+        self.read, self.chunks, self._write = db.read, db.chunks, db.write
+        self._has_written = False
+
+    def write(self, fn):
+        if self._has_written:
+            raise KeyboardInterrupt
+        self._has_written = True
+        return self._write(fn)
 
 
 def test_an_empty_pool_has_empty_columns(log: Database) -> None:
