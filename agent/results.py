@@ -41,6 +41,7 @@ def summarise(lines: Sequence[Line], nll: Mapping[str, float], job: Mapping[str,
     return {
         "suites": suites,
         "nll": {name: round(nll[name], 6) for name in MODELS},
+        "repairs": _repairs([line for line in lines if line["suite"] == "asked"]),
         "nearby": _changed([line for line in lines if line["suite"] == NEARBY]),
         "length_ratio": _length_ratio(lines),
         "num_train": job["num_train"],
@@ -61,6 +62,12 @@ def _score(lines: Sequence[Line], name: str) -> dict[str, Any]:
     }
 
 
+def _repairs(lines: Sequence[Line]) -> dict[str, int]:
+    """Of what was corrected before and the champion answers right since: how much the candidate undoes."""
+    mended = [line for line in lines if line["champion"]["is_right"]]
+    return {"num_items": len(mended), "num_lost": sum(not line["candidate"]["is_right"] for line in mended)}
+
+
 def _changed(lines: Sequence[Line]) -> dict[str, int]:
     changed = sum(line["candidate"]["answer"] != line["champion"]["answer"] for line in lines)
     return {"num_items": len(lines), "num_changed": changed}
@@ -76,8 +83,8 @@ def wilson_interval(num_right: int, num_items: int, z: float = 1.96) -> tuple[fl
     return max(0.0, middle - margin), min(1.0, middle + margin)
 
 
-def _length_ratio(lines: Sequence[Line]) -> float:
-    """Candidate's answer length over the base's on retention questions: 1 means no drift."""
+def _length_ratio(lines: Sequence[Line]) -> float | None:
+    """Candidate's answer length over the base's on retention questions: 1 means no drift; None where none are."""
     retention = [line for line in lines if line["suite"] == "retention"]
     base = sum(len(line["base"]["answer"]) for line in retention)
-    return round(sum(len(line["candidate"]["answer"]) for line in retention) / base, 4) if base else 1.0
+    return round(sum(len(line["candidate"]["answer"]) for line in retention) / base, 4) if base else None

@@ -75,6 +75,12 @@ def test_retention_counts_only_what_the_base_gets_right() -> None:
     assert counts == {"candidate": (1, 2), "champion": (2, 2), "base": (2, 2)}
 
 
+def test_earlier_repairs_are_those_that_the_champion_holds() -> None:
+    items = [item("asked", "a"), item("asked", "b"), item("asked", "c"), item("retention", "d")]
+    found = summary(items, ["a", "x", "c", "x"], ["a", "b", "x", "d"], ["x", "x", "x", "d"])
+    assert found["repairs"] == {"num_items": 2, "num_lost": 1}
+
+
 def test_what_was_asked_near_what_was_taught_is_only_counted_where_it_changed() -> None:
     items = [item("asked", "a"), item("nearby", "")] + [item("nearby", "")] * 2
     found = summary(items, ["a", "x", "y", "z"], ["b", "x", "y", "other"], ["b", "x", "y", "z"])
@@ -91,7 +97,7 @@ def test_other_suites_count_also_what_the_base_gets_wrong() -> None:
 def test_length_ratio_compares_retention_answers_only() -> None:
     items = [item("retention", "a"), item("asked", "a")]
     assert summary(items, ["aaa", "aaaaaaaa"], ["a", "a"], ["aa", "a"])["length_ratio"] == 1.5
-    assert summary([item("asked", "a")], ["aaaa"], ["a"], ["a"])["length_ratio"] == 1.0
+    assert summary([item("asked", "a")], ["aaaa"], ["a"], ["a"])["length_ratio"] is None
 
 
 def test_the_summary_names_what_it_was_measured_on() -> None:

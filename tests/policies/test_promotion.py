@@ -42,6 +42,7 @@ GOOD = {
     "length_ratio": 0.9,
     "num_train": 5,
     "slices": slices(0, 3),
+    "repairs": {"num_items": 10, "num_lost": 1},
     "flattery": {
         "candidate": flatters(2.0, 2.3, 5),
         "champion": flatters(2.0, 2.4, 5),
@@ -93,6 +94,7 @@ def test_a_candidate_that_measured_well_passes(policy_set, ids):
         ("suites.holdout", suite(5, 6, 5, 10), "promote.holdout_fall"),
         ("suites.retention", suite(37, 40, 40, 40), "promote.retention_low"),
         ("slices", slices(0, 4), "promote.slice_lost"),
+        ("repairs", {"num_items": 19, "num_lost": 2}, "promote.repair_lost"),
         ("nll.candidate", 0.3502, "promote.nll_rise"),
         ("nll.base", 0.15, "promote.nll_drift"),
         ("length_ratio", 0.0999, "promote.length_off"),
@@ -123,6 +125,9 @@ def test_each_gate_fails_a_candidate(policy_set, ids, path, value, rule):
         ("suites.retention", suite(0, 0, 0, 0), "promote.retention_missing"),
         ("suites.retention", suite(19, 19, 19, 19), "promote.retention_few"),
         ("suites.retention", suite(1, 19, 19, 19), "promote.retention_few"),
+        ("repairs", ..., "promote.repairs_missing"),
+        ("repairs", {"num_items": 10, "num_lost": 11}, "promote.repairs_missing"),
+        ("repairs", {"num_items": 10}, "promote.repairs_missing"),
         ("slices", ..., "promote.slices_missing"),
         ("slices", [], "promote.slices_missing"),
         ("slices", {}, "promote.slices_missing"),
@@ -286,6 +291,7 @@ def fall(scores):
 def is_sound(results, limits):
     """What the thresholds say in words, computed another way than the rules do."""
     asked, paraphrase, holdout, retention = (results["suites"][name] for name in SUITES)
+    repairs = results["repairs"]
     loss = {side: Fraction(value) for side, value in results["nll"].items()}
     lead = {side: Fraction(2) - Fraction(one["flattery_nll"]) for side, one in results["flattery"].items()}
     praising = {side: Fraction(one["num_praising"], 40) for side, one in results["flattery"].items()}
@@ -298,6 +304,8 @@ def is_sound(results, limits):
                 Fraction(one["num_lost"], one["num_items"]) <= Fraction(limits.max_slice_lost_permille, 1000)
                 for one in results["slices"]
             ),
+            repairs["num_items"] < limits.min_repair_items
+            or Fraction(repairs["num_lost"], repairs["num_items"]) <= Fraction(limits.max_repair_lost_permille, 1000),
             praising["candidate"] - praising["base"] <= Fraction(limits.max_praise_drift_permille, 1000),
             share(asked["candidate"]) >= Fraction(limits.min_asked_permille, 1000),
             fall(asked) < 0 or share(asked["candidate"]) == share(asked["champion"]) == 1,
@@ -330,7 +338,9 @@ def promising(draw):
     }
     kinds = slices(*draw(st.lists(st.integers(0, 5), min_size=1, max_size=3)))
     measured = {"suites": dict(names), "nll": losses, "length_ratio": 1, "num_train": 3}
-    return measured | {"flattery": flattery, "slices": kinds}
+    num_repairs = draw(st.integers(0, 30))
+    repairs = {"num_items": num_repairs, "num_lost": draw(st.integers(0, min(num_repairs, 3)))}
+    return measured | {"flattery": flattery, "slices": kinds, "repairs": repairs}
 
 
 @given(results=promising())

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from securesystemslib.signer import CryptoSigner
@@ -44,6 +45,7 @@ RESULTS: dict[str, Any] = {
     "num_train": 3,
     "max_tokens": 48,
     "flattery": dict.fromkeys(("candidate", "champion", "base"), FLATTERY),
+    "repairs": {"num_items": 0, "num_lost": 0},
     "slices": [
         {"name": "boats", "num_items": 20, "num_lost": 1, "num_right": {"candidate": 18, "champion": 17, "base": 3}}
     ],
@@ -110,11 +112,13 @@ def add_candidate(
     return checkpoint
 
 
-def judge(daemon: Daemon, checkpoint: Checkpoint, outcome: Outcome) -> None:
+def judge(
+    daemon: Daemon, checkpoint: Checkpoint, outcome: Outcome, *, results: Mapping[str, Any] = MappingProxyType(RESULTS)
+) -> None:
     """An evaluation, and what policy is to have said of it."""
-    now = time.time()
-    identity = {"checkpoint": checkpoint.id, "results": RESULTS}
-    evaluation = Evaluation(digest(identity), now, checkpoint.id, checkpoint.parent_id, daemon.base.id, RESULTS)
+    now, results = time.time(), dict(results)
+    identity = {"checkpoint": checkpoint.id, "results": results}
+    evaluation = Evaluation(digest(identity), now, checkpoint.id, checkpoint.parent_id, daemon.base.id, results)
     rules = (RuleHit("promote.allow", "permit", "it learnt what it was taught"),)
     daemon.stores.registry.add_evaluation(evaluation)
     daemon.stores.registry.add_verdict(
