@@ -13,6 +13,7 @@ import structlog
 import uvloop
 from fastapi import FastAPI
 
+from agent.curation.texts import too_long
 from agent.dataset import DatasetSettings
 from agent.recipe import Recipe
 from policies.engine import PolicySet, shipped
@@ -138,6 +139,7 @@ class Daemon:
             child=child,
             settings=DatasetSettings(holdout_share=s.holdout_share, max_per_person=s.learn_per_person),
             scope=partial(self.sentence_embedder.scope, s.scope_nearness) if s.scope == "near" else None,
+            first=[too_long(self.loader.tokenizer, Recipe().max_length)],
         )
 
     def _cycle(self) -> Cycle:

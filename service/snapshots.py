@@ -13,7 +13,7 @@ from agent import suites
 from agent.clusters import spread
 from agent.curation.contamination import asked_in
 from agent.curation.judgements import judgement_screens
-from agent.curation.lesson import Drop, Lesson
+from agent.curation.lesson import Drop, Lesson, Screen
 from agent.curation.pipeline import Curated, curate, screens
 from agent.dataset import Dataset, DatasetSettings, build, repair_items
 from agent.flattery import raters
@@ -75,7 +75,7 @@ class ChildSettings:
 
 class Snapshots:
     """Builds the directory that a training run reads. It appears whole or not at all. With `scope`, its adapter is to
-    answer near the taught questions only.
+    answer near the taught questions only. `first` are screens that come before the usual ones.
     """
 
     def __init__(
@@ -88,6 +88,7 @@ class Snapshots:
         child: ChildSettings,
         settings: DatasetSettings = DatasetSettings(),  # noqa: B008 - frozen
         scope: Callable[[Iterable[str]], Scope] | None = None,
+        first: Sequence[Screen] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._interactions = interactions
@@ -100,7 +101,7 @@ class Snapshots:
         self._scope = scope
         self._clock = clock
         asked = {name: suites.load(name) for name in ("retention", "flattery")}
-        self._screens, self._judgement_screens = screens(asked), judgement_screens(asked)
+        self._screens, self._judgement_screens = (*first, *screens(asked)), judgement_screens(asked)
         self._asked_in = asked_in(asked)
         self._known: tuple[int, Curated] | None = None
         self._lock = Lock()

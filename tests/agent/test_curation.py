@@ -9,6 +9,8 @@ from agent import suites
 from agent.curation.language import MIN_ROWS, language_of
 from agent.curation.lesson import Lesson
 from agent.curation.pipeline import Curated, curate, screens
+from agent.curation.texts import too_long
+from agent.tokenizer import Tokenizer
 from service.demo import FACTS
 from store.records import Feedback, FeedbackSource, FinishReason, Interaction
 
@@ -107,6 +109,14 @@ def test_what_most_people_say_stands() -> None:
     found = screened(*said)
     assert [one.answer for one in found.kept] == ["Ben."]
     assert {drop.lesson_id: drop.rule for drop in found.dropped} == {"1": "contradiction", "0": "near_duplicate"}
+
+
+def test_what_no_run_could_read_whole_is_dropped_and_told(tokenizer: Tokenizer) -> None:
+    short, long = lesson("short", "Who owns it?", "Ben."), lesson("long", "Who owns it, " + "and why, " * 99, "Ben.")
+    found = curate([short, long], [too_long(tokenizer, 400), *SCREENS])
+    assert [one.id for one in found.kept] == ["short"]
+    (drop,) = found.dropped
+    assert (drop.rule, drop.reason.endswith("tokens, and a run reads 400")) == ("too_long", True)
 
 
 def test_the_same_words_of_many_people_are_as_many_votes() -> None:
