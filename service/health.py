@@ -1,4 +1,4 @@
-"""Is this worker answering? Ready means that the engine which serves lately made a real token."""
+"""Is this worker answering? Ready means that the engine which serves lately read or made real tokens."""
 
 import time
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from agent.tokenizer import Tokenizer
 
 
 class Health:
-    """Readiness from the engine's own tokens; `probe` makes some when nobody asks anything."""
+    """Readiness from the engine's own steps; `probe` makes one when nobody asks anything."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class Health:
         for model in self._serving.current.all:
             last = model.engine.last_token_at()
             if last is None or self._clock() - last > self._ready_seconds:
-                return f"the engine made no token in the last {self._ready_seconds:g} seconds"
+                return f"the engine finished no step in the last {self._ready_seconds:g} seconds"
         return None
 
     def probe(self) -> None:
@@ -49,4 +49,4 @@ class Health:
         try:
             smoke_test(served, self._tokenizer, max_tokens=1)
         except (LoadError, EngineClosed, EngineBusy):
-            return  # `problem` tells: no fresh token, or the engine's fault
+            return  # `problem` tells: no fresh step, or the engine's fault

@@ -6,10 +6,10 @@ ERROR and `fault()` says why, so that it can be rebuilt.
 
 import contextlib
 import math
-import queue
 import secrets
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 
 import torch
@@ -62,18 +62,20 @@ class EmbeddedEngine:
         self._tokenizer = tokenizer
         self._grammars = grammars or Grammars(tokenizer.inner, runner.vocabulary_size)
         self._max_batch, self._max_waiting = max_batch, max_waiting
-        self._waiting: queue.Queue[Slot] = queue.Queue()
+        self._waiting: OrderedDict[Slot, None] = OrderedDict()  # those of `_open` that the scheduler has not seen
         self._scheduler: Scheduler[Slot] = Scheduler(BlockPool(runner.num_blocks), max_batch=max_batch, budget=budget)
         self._open: set[Slot] = set()  # every request that has not been told its end
         self._clock = clock
-        self._last_token_at: float | None = None
+        self._last_step_at: float | None = None
         self._num_prompt = self._num_generated = 0
         self._busy_seconds = 0.0
-        self._num_threads: int | None = None  # asked for, and not yet told to the runner
+        self._threads_wanted: int | None = None
+        self._threads_told: int | None = None  # to the runner
         self._fault: str | None = None
         self._is_draining = False
         self._must_stop = threading.Event()
         self._lock = threading.Lock()  # orders `submit` against the end of the worker
+        self._has_come = threading.Condition(self._lock)
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._thread.start()
 
@@ -89,7 +91,8 @@ class EmbeddedEngine:
             if not self._has_room():
                 raise EngineBusy(f"{self._max_waiting} requests are waiting already; try again shortly")
             self._open.add(slot)
-            self._waiting.put(slot)
+            self._waiting[slot] = None
+            self._has_come.notify()
         return slot
 
     def has_room(self) -> bool:
@@ -108,7 +111,7 @@ class EmbeddedEngine:
         scheduler, pool = self._scheduler, self._scheduler.pool
         return EngineStats(
             num_running=len(scheduler.running),
-            num_waiting=self._waiting.qsize() + len(scheduler.ready),
+            num_waiting=len(self._waiting) + len(scheduler.ready),
             cache_usage=1.0 - pool.num_free / pool.num_blocks,
             prompt_tokens=self._num_prompt,
             generated_tokens=self._num_generated,
@@ -119,10 +122,11 @@ class EmbeddedEngine:
         )
 
     def use_threads(self, count: int) -> None:
-        self._num_threads = count
+        self._threads_wanted = count
 
     def last_token_at(self) -> float | None:
-        return self._last_token_at
+        """Of the newest step, rather: one that reads a prompt or scores one proves the engine as well as a token."""
+        return self._last_step_at
 
     def fault(self) -> str | None:
         return self._fault
@@ -156,9 +160,7 @@ class EmbeddedEngine:
         """One round: schedule, run, postprocess."""
         self._admit()
         self._drop_cancelled()
-        threads, self._num_threads = self._num_threads, None
-        if threads is not None:
-            self._runner.use_threads(threads)
+        self._tell_threads()
         work = self._scheduler.schedule()
         if not work:
             return
@@ -169,7 +171,15 @@ class EmbeddedEngine:
         self._busy_seconds += time.perf_counter() - began
         if not all(math.isfinite(figures.entropy) for figures in coming.figures):
             raise FloatingPointError("the model gave NaN or infinite logits; its weights or the machine are faulty")
+        self._last_step_at = self._clock()
         self._deliver(*self._score(coming, work))
+
+    def _tell_threads(self) -> None:
+        """Whoever asks again meanwhile is heard in the next step."""
+        wanted = self._threads_wanted
+        if wanted is not None and wanted != self._threads_told:
+            self._runner.use_threads(wanted)
+            self._threads_told = wanted
 
     def _score(self, coming: Next, work: list[tuple[Slot, Piece]]) -> tuple[Next, list[Slot]]:
         """Keep the figures of prompts that are scored; returns the rows that a token is to be chosen from, and whose.
@@ -185,6 +195,8 @@ class EmbeddedEngine:
                 num_top = slot.request.prompt_logprobs or 0
                 slot.scored.append(self._token(slot.ids[place], coming, number, "", num_top))
             row += piece.num_wanted
+            if piece.is_whole and not slot.num_generated:
+                self._num_prompt += len(slot.request.prompt_ids)
             if piece.is_scored and piece.is_whole:
                 slot.listener(PromptRead(tuple(slot.scored)))
             if piece.is_whole and slot.request.sampling.max_tokens == 0:
@@ -197,21 +209,16 @@ class EmbeddedEngine:
         return Next(coming.logits[rows], [coming.figures[number] for number in rows]), slots
 
     def _admit(self) -> None:
-        """Take from the queue what may begin; with nothing to do, wait for work."""
+        """Take from those who wait what may begin; with nothing to do, wait for work."""
         scheduler = self._scheduler
-        while scheduler.num_places > 0:
-            try:
-                is_idle = not (scheduler.running or scheduler.ready)
-                slot = self._waiting.get(block=is_idle, timeout=IDLE_WAIT_SECONDS)
-            except queue.Empty:
-                return
-            if slot in self._open:  # it may have left while it waited
-                scheduler.ready.append(slot)
+        with self._has_come:
+            if not (self._waiting or scheduler.running or scheduler.ready):
+                self._has_come.wait(IDLE_WAIT_SECONDS)
+            while self._waiting and scheduler.num_places > 0:
+                scheduler.ready.append(self._waiting.popitem(last=False)[0])
 
     def _deliver(self, coming: Next, slots: list[Slot]) -> None:
         """Choose each slot's token, tell its listener, and let the finished ones leave."""
-        if slots:
-            self._last_token_at = self._clock()
         for number, token_id in enumerate(self._choose(coming, slots)):
             self._emit(slots[number], token_id, coming, number)
 
@@ -238,8 +245,6 @@ class EmbeddedEngine:
     def _emit(self, slot: Slot, token_id: int, coming: Next, row: int) -> None:
         """Send one token, and the end if it was the last."""
         sampling = slot.request.sampling
-        if not slot.num_generated:
-            self._num_prompt += len(slot.request.prompt_ids)
         if slot.matcher:
             slot.matcher.take(token_id)
             if fault := slot.matcher.fault():
@@ -283,6 +288,7 @@ class EmbeddedEngine:
         """Tell a request its end, once: it is no longer open, whatever its listener does."""
         with self._lock:
             self._open.discard(slot)
+            self._waiting.pop(slot, None)
         slot.listener(Finished(reason, slot.text.flush(), error, slot.num_found))
 
     def _end_all(self, message: str) -> None:

@@ -296,4 +296,7 @@ def test_stats_count_what_was_done_and_show_what_is_under_way(make_engine: Make,
     assert (after.prompt_tokens, after.prefix_queries) == (num_prompt, num_prompt)
     assert after.generated_tokens == sum(len(ids) for ids, _ in answers) == 24
     assert (after.num_running, after.num_waiting, after.cache_usage, after.num_preemptions) == (0, 0, 0.0, 0)
+    for max_tokens in (0, 1):
+        complete(engine, GenerationRequest((40,) * 100, Sampling(max_tokens=max_tokens), "ann", prompt_logprobs=0))
+    assert engine.stats().prompt_tokens == num_prompt + 200
     assert 0.0 < meanwhile.busy_seconds < after.busy_seconds

@@ -24,6 +24,7 @@ from agent.engine import (
 )
 from agent.engines.embedded import EmbeddedEngine
 from agent.engines.reference import ReferenceRunner
+from agent.engines.scheduler import Budget
 from agent.model import merge_adapter
 from agent.tokenizer import Tokenizer
 from store.records import FinishReason
@@ -301,6 +302,26 @@ def test_who_leaves_while_waiting_is_told_at_once_and_keeps_no_place(
         assert next_one.end().reason is FinishReason.LENGTH
 
 
+def test_who_leaves_while_waiting_is_kept_no_longer_than_a_step_however_many_come_and_go(
+    base: PreTrainedModel, tokenizer: Tokenizer, prompt: Prompt
+) -> None:
+    with made(base, tokenizer, max_batch=1, max_waiting=2) as engine:
+        waiting: list[int] = []
+        gone = [Listening() for _ in range(20)]
+        left = iter(gone)
+
+        def running(event: Event) -> None:
+            if isinstance(event, Token):
+                waiting.append(engine.stats().num_waiting)
+                engine.submit(request(prompt), next(left)).cancel()
+
+        engine.submit(request(prompt, max_tokens=20, ignore_eos=True), running)
+        assert [listening.end().reason for listening in gone] == [FinishReason.DISCONNECT] * 20
+        assert waiting == [0] * 20
+        wait_until(lambda: engine.num_active() == 0)
+        assert engine.stats().num_waiting == 0
+
+
 def test_closing_lets_what_was_begun_and_what_waits_finish(
     base: PreTrainedModel, tokenizer: Tokenizer, prompt: Prompt
 ) -> None:
@@ -338,12 +359,46 @@ def test_a_closed_engine_takes_no_more_requests_and_closes_twice(
     assert engine.close(drain_seconds=1) == 0
 
 
-def test_the_time_of_the_newest_token_is_told(base: PreTrainedModel, tokenizer: Tokenizer, prompt: Prompt) -> None:
+def test_the_time_of_the_newest_step_is_told(base: PreTrainedModel, tokenizer: Tokenizer, prompt: Prompt) -> None:
     times = iter(range(100))
     with made(base, tokenizer, clock=lambda: float(next(times))) as engine:
         assert engine.last_token_at() is None
         complete(engine, request(prompt, max_tokens=3))
         assert engine.last_token_at() == 2.0
+
+
+def test_steps_that_choose_no_token_are_told_too(base: PreTrainedModel, tokenizer: Tokenizer) -> None:
+    times = iter(range(100))
+    with made(base, tokenizer, clock=lambda: float(next(times)), budget=Budget(idle=16, busy=16)) as engine:
+        complete(engine, GenerationRequest((40,) * 30, Sampling(max_tokens=0), prompt_logprobs=0))
+        assert engine.last_token_at() == 1.0
+        complete(engine, GenerationRequest((41,) * 64, Sampling(max_tokens=1)))
+        assert engine.last_token_at() == 5.0
+
+
+class Told(ReferenceRunner):
+    """Remembers how many threads it was told to use, and lets somebody know."""
+
+    def __init__(self, model: Any, hears: Callable[[int], None]) -> None:
+        super().__init__(model)
+        self.counts: list[int] = []
+        self._hears = hears
+
+    def use_threads(self, count: int) -> None:
+        self.counts.append(count)
+        self._hears(count)
+
+
+def test_each_new_number_of_threads_is_told_once_also_one_that_comes_while_another_is_told(
+    base: PreTrainedModel, tokenizer: Tokenizer, prompt: Prompt
+) -> None:
+    runner = Told(base, lambda count: engine.use_threads(2) if count == 1 else None)
+    engine = EmbeddedEngine(runner, tokenizer)
+    for count in (1, 2, 2, 3):
+        engine.use_threads(count)
+        complete(engine, request(prompt, max_tokens=5))
+    engine.close(drain_seconds=0)
+    assert runner.counts == [1, 2, 3]
 
 
 # ── what a fault does ────────────────────────────────────────────────────────────────────────────────────────────────

@@ -6,7 +6,7 @@ import torch
 
 from service.health import Health
 from tests.fakes import SetClock
-from tests.service.conftest import Desk, served, wait_until
+from tests.service.conftest import Desk, post, served, wait_until
 from tests.service.ledger_fakes import add_candidate, add_operator, promote
 
 HI = [{"role": "user", "content": "Hi"}]
@@ -37,7 +37,7 @@ def test_a_started_daemon_is_live_and_ready_and_says_who_answers(shared_desk):
     assert (ready.status_code, told) == (200, expected)
 
 
-def test_ready_means_a_token_was_made_lately_and_a_probe_makes_one(shared_desk):
+def test_ready_means_a_step_was_made_lately_and_a_probe_makes_one(shared_desk):
     """The engine's own clock runs on; the one that judges is set ahead."""
     serving, engine = shared_desk.daemon.rollout.serving, shared_desk.daemon.rollout.serving.current.engine
     shared_desk.ask()
@@ -47,7 +47,7 @@ def test_ready_means_a_token_was_made_lately_and_a_probe_makes_one(shared_desk):
     clock.now += 29
     assert health.problem() is None
     clock.now += 2
-    assert health.problem() == "the engine made no token in the last 30 seconds"
+    assert health.problem() == "the engine finished no step in the last 30 seconds"
     before = engine.last_token_at()
     health.probe()
     assert engine.last_token_at() > before
@@ -55,13 +55,24 @@ def test_ready_means_a_token_was_made_lately_and_a_probe_makes_one(shared_desk):
     assert health.problem() is None
 
 
-def test_an_engine_without_a_fresh_token_is_not_ready(make_daemon):
+def test_scoring_alone_keeps_an_engine_ready(shared_desk):
+    serving, engine = shared_desk.daemon.rollout.serving, shared_desk.daemon.rollout.serving.current.engine
+    shared_desk.ask()
+    clock = SetClock(engine.last_token_at() + 30.0001)
+    health = Health(serving, shared_desk.daemon.loader.tokenizer, ready_seconds=30, clock=clock)
+    assert health.problem() is not None
+    scored = {"model": shared_desk.model, "prompt": "A text.", "max_tokens": 0, "echo": True, "logprobs": 1}
+    assert post(shared_desk.public, "/v1/completions", scored).status_code == 200
+    assert health.problem() is None
+
+
+def test_an_engine_without_a_fresh_step_is_not_ready(make_daemon):
     desk = Desk(make_daemon(ready_seconds=0.01))
     wait_until(lambda: desk.public.get("/health/ready").status_code == 503)
     refused = desk.public.get("/health/ready")
     assert refused.headers["Retry-After"] == "1"
     assert refused.json()["status"] == "not ready"
-    assert "no token in the last 0.01 seconds" in refused.json()["error"]["message"]
+    assert "no step in the last 0.01 seconds" in refused.json()["error"]["message"]
     assert desk.public.get("/health/live").status_code == 200
 
 
