@@ -23,7 +23,7 @@ from agent.engines.native import NativeRunner
 from agent.engines.reference import ReferenceRunner
 from agent.engines.runner import BLOCK, Runner
 from agent.grammar import Grammars
-from agent.kernels import abi, build
+from agent.kernels import build
 from agent.kernels.weights import pack, why_not
 from agent.model import Adapter, choose_device, choose_dtype, load_base, merge_adapter
 from agent.scope import SCOPE_FILE, Scope, read_scope
@@ -59,6 +59,7 @@ class EngineSettings:
 class ModelLoader:
     """Holds the base in memory and builds served models from it, with the fastest runner that this machine has.
 
+    `directory` has the same `files` but for weights, for what reads only a directory; it may go afterwards.
     `slow_because` says why that is the reference runner on a CPU; None otherwise. Without an `embedder`, no adapter
     that has a scope loads.
     """
@@ -167,7 +168,7 @@ class ModelLoader:
         served = ServedModel(checkpoint_id, engine)
         try:
             smoke_test(served, self.tokenizer)
-        except LoadError:
+        except BaseException:  # also a full queue: the thread and the cache must not stay
             engine.close(drain_seconds=0)
             raise
         return served
@@ -179,7 +180,7 @@ class ModelLoader:
         if self._settings.kernels is None or self._settings.dtype == "float32":
             return None, "float32 was asked for" if self._settings.dtype == "float32" else "kernels are switched off"
         try:
-            return abi.load(build.library(self._settings.kernels)), None
+            return build.load(self._settings.kernels), None
         except (build.NoKernels, OSError) as error:
             return None, str(error)
 
@@ -216,7 +217,13 @@ class ModelLoader:
 def smoke_test(served: ServedModel, tokenizer: Tokenizer, *, max_tokens: int = SMOKE_TOKENS) -> None:
     """A few real tokens from this engine: it answers, with finite figures. LoadError otherwise."""
     request = GenerationRequest(tuple(tokenizer.chat_ids(SMOKE_MESSAGES)), Sampling(max_tokens=max_tokens))
-    _, tokens, end = complete(served.engine, request)
+    try:
+        _, tokens, end = complete(served.engine, request)
+    except ValueError as error:
+        raise LoadError(
+            f"checkpoint {served.checkpoint_id[:12]} failed its smoke test: {error}; "
+            "set HONED_MAX_CONTEXT higher, or choose another model"
+        ) from error
     if end.reason is FinishReason.ERROR or not tokens:
         raise LoadError(
             f"checkpoint {served.checkpoint_id[:12]} failed its smoke test: {end.error or 'it said nothing'}"

@@ -1,5 +1,6 @@
 """Compiles the kernels for this very machine, once; the result is kept under the digest of all that made it."""
 
+import ctypes
 import hashlib
 import os
 import platform
@@ -9,6 +10,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from agent.kernels import abi
 
 SOURCES = Path(__file__).parent
 MAIN = "decoder.cpp"
@@ -21,6 +24,18 @@ READING: dict[str, Any] = {"capture_output": True, "text": True, "errors": "repl
 
 class NoKernels(RuntimeError):
     """The kernels cannot be had here; the message says why and what would help."""
+
+
+def load(cache: Path, environment: Mapping[str, str] = os.environ) -> ctypes.CDLL:
+    """The kernels, ready to be called. A kept file that does not load is made again, once: a power cut may have halved
+    it. Raises NoKernels, and OSError when the new one does not load either.
+    """
+    kept = library(cache, environment)
+    try:
+        return abi.load(kept)
+    except OSError:
+        kept.unlink(missing_ok=True)
+    return abi.load(library(cache, environment))
 
 
 def library(cache: Path, environment: Mapping[str, str] = os.environ) -> Path:
@@ -88,4 +103,15 @@ def _compile(compiler: str, path: Path) -> None:
             raise NoKernels(f"{compiler} did not finish: {error}") from error
         if done.returncode != 0:
             raise NoKernels(f"{compiler} does not compile the kernels: {_said(done)}; g++ 12 and clang 15 do")
+        _sync(made)
         made.replace(path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    """What it holds stands also after a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

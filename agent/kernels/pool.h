@@ -48,8 +48,10 @@ class Team {
     }
     // Waits for the whole team, and makes the next `claim` begin at 0.
     void barrier() {
-        uint32_t generation = generation_.load(std::memory_order_acquire);
-        if (arrived_.fetch_add(1, std::memory_order_acq_rel) == active_ - 1) {
+        // Both are read before arriving: once all have arrived, the run can be over and `use` can change `active_`.
+        const uint32_t generation = generation_.load(std::memory_order_acquire);
+        const int last = active_ - 1;
+        if (arrived_.fetch_add(1, std::memory_order_acq_rel) == last) {
             arrived_.store(0, std::memory_order_relaxed);
             next_.store(0, std::memory_order_relaxed);
             generation_.fetch_add(1, std::memory_order_acq_rel);

@@ -77,6 +77,42 @@ def test_the_real_compiler_runs_once_for_two_askings(cache: Path, compiler: Comp
     assert abi.load(path).decoder_new.argtypes is not None
 
 
+@pytest.mark.parametrize("left", [b"", b"half of a library"])
+def test_a_kept_file_that_does_not_load_is_made_again_once(
+    cache: Path, compiler: Compiler, kernels: Path, left: bytes
+) -> None:
+    environment = compiler(f'for last; do :; done; cp "{next(kernels.iterdir())}" "$last"')
+    kept = build.library(cache, environment)
+    kept.write_bytes(left)
+    assert build.load(cache, environment).decoder_new.argtypes is not None
+    build.load(cache, environment)
+    assert len(calls(environment)) == 2
+    assert list(cache.iterdir()) == [kept]
+
+
+def test_what_does_not_load_when_it_was_just_made_again_is_told_and_not_made_for_ever(
+    cache: Path, compiler: Compiler
+) -> None:
+    environment = compiler()
+    with pytest.raises(OSError, match=r"kernels-[0-9a-f]{24}\.so"):
+        build.load(cache, environment)
+    assert len(calls(environment)) == 2
+
+
+def test_a_library_is_on_the_disk_before_it_has_its_name(
+    cache: Path, compiler: Compiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, synced = os.fsync, []
+
+    def sync(descriptor: int) -> None:
+        synced.append((os.stat(descriptor).st_ino, any(cache.glob("*.so"))))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    made = build.library(cache, compiler())
+    assert synced == [(made.stat().st_ino, False), (cache.stat().st_ino, True)]
+
+
 def test_the_directory_is_made_for_its_owner_alone(cache: Path, compiler: Compiler) -> None:
     path = build.library(cache, compiler())
     assert cache.stat().st_mode & 0o777 == 0o700

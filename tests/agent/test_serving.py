@@ -1,5 +1,6 @@
 """Who answers: built beside, smoke-tested, flipped."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from safetensors.torch import load, save
 from transformers import PreTrainedModel
 
 from agent.embedding import EmbedderError
-from agent.engine import Event, Finished, GenerationRequest, Sampling, Token, complete
+from agent.engine import EngineBusy, Event, Finished, GenerationRequest, Sampling, Token, complete
 from agent.model import ADAPTER_WEIGHTS, WEIGHTS
 from agent.scope import SCOPE_FILE, Scope
 from agent.served import ServedModel
@@ -57,6 +58,10 @@ def answer(served: ServedModel, tokenizer: Tokenizer) -> str:
     return complete(served.engine, GenerationRequest(tuple(ids), Sampling(max_tokens=12)))[0]
 
 
+def engine_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == "engine"}
+
+
 def with_nan(files: dict[str, bytes], name: str, tensor: str) -> dict[str, bytes]:
     tensors = load(files[name])
     tensors[tensor].view(-1)[0] = float("nan")
@@ -100,13 +105,31 @@ def test_an_adapter_that_lacks_a_file_is_a_load_error(loader: ModelLoader) -> No
 
 
 def test_a_failed_load_leaves_no_engine_thread_behind(loader: ModelLoader) -> None:
-    import threading
-
-    before = threading.active_count()
+    before = engine_threads()
     for adapter in (adapter_files() | {ADAPTER_WEIGHTS: b"no"}, adapter_files(scale=float("nan"))):
         with pytest.raises(LoadError):
             loader.build(CHECKPOINT, adapter)
-    assert threading.active_count() == before
+    assert engine_threads() <= before
+
+
+def test_a_context_too_small_for_the_smoke_test_is_a_load_error_with_the_next_step_and_leaves_no_thread(
+    base_files: dict[str, bytes], tiny_llama: Path
+) -> None:
+    settings = EngineSettings(device="cpu", dtype="float32", max_context=16)
+    loader, before = ModelLoader(base_files, tiny_llama, "base", settings), engine_threads()
+    with pytest.raises(LoadError, match=r"no room in a context of 16; set HONED_MAX_CONTEXT higher"):
+        loader.build("base", None)
+    assert engine_threads() <= before
+
+
+def test_whatever_ends_a_smoke_test_leaves_no_engine_thread_behind(
+    base_files: dict[str, bytes], tiny_llama: Path
+) -> None:
+    settings = EngineSettings(device="cpu", dtype="float32", max_batch=0, max_waiting=0)
+    loader, before = ModelLoader(base_files, tiny_llama, "base", settings), engine_threads()
+    with pytest.raises(EngineBusy):
+        loader.build("base", None)
+    assert engine_threads() <= before
 
 
 def test_an_engine_that_says_nothing_fails_its_smoke_test(tokenizer: Tokenizer) -> None:
