@@ -1,6 +1,9 @@
 """Sealed models to models in memory: verified as they are read, with the settings of this daemon."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from agent.embedding import EmbedderError, NamedEmbedder, SentenceEmbedder
 from agent.scope import Scope, scope_of
@@ -11,6 +14,8 @@ from service.once import Once
 from service.paths import kernel_directory
 from service.snapshots import ChildSettings
 from store import artifacts
+
+WEIGHTS = ".safetensors"
 
 
 def model_loader(settings: Settings, base: SealedModel, embedder: NamedEmbedder | None = None) -> ModelLoader:
@@ -26,7 +31,23 @@ def model_loader(settings: Settings, base: SealedModel, embedder: NamedEmbedder 
         cache_mb=settings.cache_mb,
         kernels=kernel_directory(),
     )
-    return ModelLoader(artifacts.read(base.path, base.id).files, base.path, base.id, engine, embedder)
+    files = artifacts.read(base.path, base.id).files
+    with _laid_out({name: data for name, data in files.items() if not name.endswith(WEIGHTS)}) as directory:
+        try:
+            return ModelLoader(files, directory, base.id, engine, embedder)
+        except ValueError as error:  # whoever reads it knows the model by its own place
+            raise ValueError(str(error).replace(str(directory), str(base.path))) from error
+
+
+@contextmanager
+def _laid_out(files: Mapping[str, bytes]) -> Iterator[Path]:
+    """Verified bytes as a directory, for what reads only files: the sealed one could change after it was verified."""
+    with TemporaryDirectory(prefix="honed-model-") as scratch:
+        for name, data in files.items():
+            path = Path(scratch) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        yield Path(scratch)
 
 
 def child_settings(settings: Settings, base: SealedModel, embedder: SealedModel) -> ChildSettings:
@@ -64,7 +85,7 @@ class LoadedEmbedder:
 
     def _load(self) -> SentenceEmbedder:
         try:
-            artifacts.verify(self._model.path, self._model.id)
-            return SentenceEmbedder(self._model.path)
+            with _laid_out(artifacts.read(self._model.path, self._model.id).files) as directory:
+                return SentenceEmbedder(directory)
         except Exception as error:
             raise EmbedderError(f"the embedder {self._model.name} does not load: {error}") from error
