@@ -107,23 +107,30 @@ class Grammars:
 
 def parse_calls(text: str, names: Sequence[str]) -> tuple[str, list[tuple[str, str]]]:
     """An answer as what is said and the calls in it (name, arguments as JSON). What is no whole call stays text."""
-    said, calls = [], []
-    for number, part in enumerate(text.split(CALL_BEGIN)):
-        inside, end, after = part.partition(CALL_END)
-        call = _call(inside, names) if number and end else None
-        if call is None:
-            said.append(part if number == 0 else CALL_BEGIN + part)
+    said, calls, rest = [], [], text
+    while CALL_BEGIN in rest:
+        before, _, rest = rest.partition(CALL_BEGIN)
+        said.append(before)
+        found = _call(rest, names)
+        if found is None:
+            said.append(CALL_BEGIN)
         else:
+            call, rest = found
             calls.append(call)
-            said.append(after)
+    said.append(rest)
     return "".join(said).strip() if calls else text, calls
 
 
-def _call(text: str, names: Sequence[str]) -> tuple[str, str] | None:
+def _call(text: str, names: Sequence[str]) -> tuple[tuple[str, str], str] | None:
+    """The call that a text begins with, and what comes after its end. Tags inside its strings are no tags."""
+    begun = text.lstrip()
     try:
-        value = json.loads(text)
-    except ValueError:
+        value, length = json.JSONDecoder().raw_decode(begun)
+    except (ValueError, RecursionError):
         return None
-    if not isinstance(value, dict) or value.get("name") not in names or not isinstance(value.get("arguments"), dict):
+    after = begun[length:].lstrip()
+    if not isinstance(value, dict) or not after.startswith(CALL_END):
         return None
-    return value["name"], json.dumps(value["arguments"], ensure_ascii=False)
+    if value.get("name") not in names or not isinstance(value.get("arguments"), dict):
+        return None
+    return (value["name"], json.dumps(value["arguments"], ensure_ascii=False)), after.removeprefix(CALL_END)
