@@ -11,6 +11,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from agent.consistency import SAMPLED_SIGNALS, sampled_signal
 from agent.recipe import METHODS, Recipe
 from agent.uncertainty import DEFAULT_SIGNAL, SIGNALS, signal
 from service.paths import Paths, state_directory, whole
@@ -80,6 +81,10 @@ class Settings(BaseSettings):
     uncertainty_signal: str = Field(
         DEFAULT_SIGNAL, description=f"what answers are ranked by when they are scored: {', '.join(SIGNALS)}"
     )
+    sampled_signal: str = Field(
+        "",
+        description=f"what doubts are told by before people are asked: {', '.join(SAMPLED_SIGNALS)}; empty: the above",
+    )
     ask_per_day: int = Field(20, ge=0, description="questions put to people a day")
     ask_per_person: int = Field(10, ge=0, description="of them, at most so many about one person's answers")
     ask_interval_seconds: float = Field(
@@ -113,15 +118,24 @@ class Settings(BaseSettings):
             raise ValueError(f"host {self.host!r} is not loopback, and API keys are off; leave HONED_API_KEYS at auto")
         return self
 
-    @field_validator("state")
+    @field_validator("state", mode="before")
     @classmethod
-    def _state(cls, path: Path) -> Path:
-        return whole(path)
+    def _state(cls, named: object) -> object:
+        if named == "":  # set to nothing is not set, as for the command line
+            return state_directory()
+        return whole(Path(named)) if isinstance(named, str | Path) else named
 
     @field_validator("uncertainty_signal")
     @classmethod
     def _signal(cls, name: str) -> str:
         signal(name)
+        return name
+
+    @field_validator("sampled_signal")
+    @classmethod
+    def _sampled(cls, name: str) -> str:
+        if name:
+            sampled_signal(name)
         return name
 
     @field_validator("train_method")

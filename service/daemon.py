@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-import numpy as np
 import structlog
 import uvloop
 from fastapi import FastAPI
 
 from agent.curation.texts import too_long
 from agent.dataset import DatasetSettings
+from agent.doubts import doubts
 from agent.recipe import Recipe
 from policies.engine import PolicySet, shipped
 from service import models, notify
@@ -35,7 +35,7 @@ from service.metrics import Metrics
 from service.nearby import Nearby
 from service.once import Once
 from service.placing import Placing
-from service.questions import Budget, Questions
+from service.questions import Questions, questions
 from service.reasking import Reasking
 from service.review import Reviews
 from service.rollout import Rollout
@@ -168,18 +168,14 @@ class Daemon:
         )
 
     def _new_questions(self) -> Questions:
-        s = self.settings
-        return Questions(
-            interactions=self.stores.interactions,
-            labels=self.stores.labels,
-            comparisons=self.stores.comparisons,
-            pool=self.stores.pool,
+        told = doubts(self.settings.uncertainty_signal, self.settings.sampled_signal, self.sentence_embedder)
+        return questions(
+            self.settings,
+            self.stores,
             index=self.scoring().index,
             certainty=self.certainty,
-            reasking=Reasking(self.rollout.serving, self.loader.tokenizer, s.uncertainty_signal),
+            reasking=Reasking(self.rollout.serving, self.loader.tokenizer, told),
             policy_set=self.policy_set,
-            budget=Budget(s.ask_per_day, s.ask_per_person, s.ask_threshold),
-            draw=np.random.default_rng(),
         )
 
     def apps(self, address: str) -> tuple[FastAPI, FastAPI]:

@@ -13,7 +13,9 @@ from agent.neighbours import Neighbours
 from policies.engine import PolicySet
 from policies.labeling import AskFacts, should_ask
 from service.certainty import Certainty
+from service.config import Settings
 from service.reasking import Reasking
+from service.stores import Stores
 from store.comparisons import Comparisons
 from store.interactions import Interactions
 from store.labels import Labels
@@ -39,6 +41,30 @@ class Budget:
     @property
     def per_hour(self) -> int:
         return -(-self.per_day // HOURS)
+
+
+def questions(
+    settings: Settings,
+    stores: Stores,
+    *,
+    index: VectorIndex,
+    certainty: Certainty,
+    reasking: Reasking,
+    policy_set: PolicySet,
+) -> "Questions":
+    """As a daemon with these settings asks, over its stores."""
+    return Questions(
+        interactions=stores.interactions,
+        labels=stores.labels,
+        comparisons=stores.comparisons,
+        pool=stores.pool,
+        index=index,
+        certainty=certainty,
+        reasking=reasking,
+        policy_set=policy_set,
+        budget=Budget(settings.ask_per_day, settings.ask_per_person, settings.ask_threshold),
+        draw=np.random.default_rng(),
+    )
 
 
 class Questions:
@@ -163,6 +189,7 @@ class Questions:
             is_open=columns.is_open,
             doubt=doubt,
             doubted_by=doubted_by,
+            is_doubt_as_logged=self._reasking.is_as_logged,
         )
 
     def _vectors(self, seqs: list[int]) -> Vectors:

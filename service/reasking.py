@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 import structlog
 
-from agent.embedding import Vectors
-from agent.engine import EngineBusy, EngineClosed, GenerationRequest, Sampling, complete
+from agent.doubts import Doubts
+from agent.embedding import EmbedderError, Vectors
+from agent.engine import EngineBusy, EngineClosed
 from agent.lesson_rows import plain
 from agent.scope import last_asked
 from agent.served import ServedModel
 from agent.serving import Serving
 from agent.tokenizer import Tokenizer
-from agent.uncertainty import signal
-from store.records import FinishReason, Interaction, TokenTrace
+from store.records import Interaction
 
 log = structlog.get_logger()
 
@@ -27,7 +27,7 @@ MAX_KNOWN = 1_000  # doubts of one model: then it has had its look at what was l
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """How unsure a checkpoint is of its answer, in the unit of the signal."""
+    """How unsure a checkpoint is of its answer, in the unit of what tells."""
 
     checkpoint_id: str
     uncertainty: float
@@ -40,18 +40,23 @@ class Reasking:
         self,
         serving: Serving,
         tokenizer: Tokenizer,
-        signal_name: str,
+        doubts: Doubts,
         *,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._serving = serving
         self._tokenizer = tokenizer
-        self._signal = signal(signal_name)
+        self._doubts = doubts
         self._clock = clock
         self._sleep = sleep
         self._of = serving.num_swaps
         self._known: dict[int, Doubt] = {}
+
+    @property
+    def is_as_logged(self) -> bool:
+        """Whether doubts can stand beside those in the log."""
+        return self._doubts.is_as_logged
 
     @property
     def known(self) -> Mapping[int, Doubt]:
@@ -61,9 +66,10 @@ class Reasking:
         return self._known
 
     def ask(self, rows: Iterable[tuple[int, Interaction | None, Vectors]]) -> int:
-        """Ask again what the checkpoint that would answer it has not answered itself: keys, interactions and the unit
-        vectors (dim,) of their questions. Returns how many rows it came through before the time was up, so that people
-        are served and a daemon can stop. What can't be asked keeps the doubt that was logged.
+        """Ask again what the checkpoint that would answer it has not answered itself, or everything where the log's
+        doubts are of another kind: keys, interactions and the unit vectors (dim,) of their questions. Returns how many
+        rows it came through before the time was up, so that people are served and a daemon can stop. What can't be
+        asked keeps the doubt that was logged.
         """
         until = self._clock() + MAX_SECONDS
         num_done = 0
@@ -85,10 +91,10 @@ class Reasking:
             return
         try:
             model = self._serving.current.for_question(vector)
-            if model.checkpoint_id == interaction.checkpoint_id:
+            if model.checkpoint_id == interaction.checkpoint_id and self.is_as_logged:
                 return
             doubt = self._doubt(model, interaction)
-        except (EngineBusy, EngineClosed, ValueError) as error:
+        except (EngineBusy, EngineClosed, EmbedderError, ValueError) as error:
             log.info("question.not_asked_again", interaction=interaction.id, reason=str(error))
             return
         if doubt is not None:
@@ -99,8 +105,5 @@ class Reasking:
         prompt = tuple(self._tokenizer.chat_ids(plain(interaction.messages)))
         if len(prompt) != interaction.prompt_tokens:  # it was no chat, or had tools
             raise ValueError(f"its prompt had {interaction.prompt_tokens} tokens and has {len(prompt)} as a chat")
-        sampling = Sampling(max_tokens=min(max(len(interaction.tokens), MIN_TOKENS), MAX_TOKENS))
-        _, tokens, end = complete(model.engine, GenerationRequest(prompt, sampling))
-        if end.reason is FinishReason.ERROR:
-            raise EngineClosed(end.error or "the engine failed without a word; restart the daemon and report this")
-        return self._signal([TokenTrace(token.id, token.logprob, token.entropy) for token in tokens])
+        max_tokens = min(max(len(interaction.tokens), MIN_TOKENS), MAX_TOKENS)
+        return self._doubts.of(model.engine, prompt, max_tokens)

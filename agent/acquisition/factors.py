@@ -35,6 +35,7 @@ class Log:
     is_open: Bools
     doubt: Floats  # uncertainty of what answers now, where that was asked again; else NaN
     doubted_by: Ints  # its checkpoint, there
+    is_doubt_as_logged: bool = True  # whether doubts are of the same kind as the uncertainties
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +78,15 @@ def ranked(uncertainty: Floats, checkpoint: Ints, window: int = WINDOW) -> tuple
 def ranked_again(log: Log) -> tuple[Floats, Bools]:
     """The same of the answers that the checkpoint which answers now would give, NaN where it was not asked again: the
     share of its own last answers that are at most as unsure. While these are few, what it was asked again counts with
-    them, each question once, and none is an outlier.
+    them, each question once, and none is an outlier. Where doubts are of another kind than what is logged, they are
+    ranked among each other alone.
     """
     rank, is_outlier = np.full(len(log.doubt), np.nan), np.zeros(len(log.doubt), dtype=np.bool_)
     again = np.flatnonzero(~np.isnan(log.doubt))
     for number in np.unique(log.doubted_by[again]):
         places = again[log.doubted_by[again] == number]
         is_own = (log.checkpoint == number) & ~np.isnan(log.uncertainty)
-        usual = np.sort(log.uncertainty[np.flatnonzero(is_own)[-WINDOW:]])
+        usual = np.sort(log.uncertainty[np.flatnonzero(is_own & log.is_doubt_as_logged)[-WINDOW:]])
         if len(usual) >= MIN_WINDOW:
             below = np.searchsorted(usual, log.doubt[places], side="left") / len(usual)
             is_outlier[places] = below >= OUTLIER_RANK

@@ -135,6 +135,20 @@ def test_what_was_asked_again_is_ranked_among_the_last_answers_of_who_answers_no
     assert cheap_factors(log).rank[[MIN_WINDOW, MIN_WINDOW + 1]] == pytest.approx([6 / MIN_WINDOW, 2 / 3])
 
 
+def test_doubts_of_another_kind_than_the_logs_are_ranked_among_each_other() -> None:
+    log = log_of(
+        MIN_WINDOW + 3,
+        uncertainty=[*np.arange(MIN_WINDOW) / MIN_WINDOW, 9.0, 8.0, 7.0],
+        checkpoint=[1] * (MIN_WINDOW + 3),
+        doubt=[*[np.nan] * MIN_WINDOW, 100.0, np.nan, 200.0],
+        doubted_by=np.ones(MIN_WINDOW + 3, dtype=int),
+        is_doubt_as_logged=False,
+    )
+    again, is_outlier = ranked_again(log)
+    assert again[[MIN_WINDOW, MIN_WINDOW + 2]] == pytest.approx([0.5, 1.0])
+    assert not is_outlier.any()
+
+
 def test_while_it_has_answered_little_what_it_was_asked_again_counts_each_question_once() -> None:
     log = log_of(
         5,

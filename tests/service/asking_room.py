@@ -25,8 +25,12 @@ class Now(Reasking):
     """What answers now, by interactions: its checkpoint and how unsure it is. Others it would answer as they were."""
 
     def __init__(self, doubts: dict[str, Doubt], limit: int | None) -> None:
-        self._doubts, self.limit = doubts, limit
+        self._told, self.limit = doubts, limit
         self._found: dict[int, Doubt] = {}
+
+    @property
+    def is_as_logged(self) -> bool:
+        return True
 
     @property
     def known(self) -> dict[int, Doubt]:
@@ -34,7 +38,7 @@ class Now(Reasking):
 
     def ask(self, rows: Iterable[tuple[int, Interaction | None, np.ndarray]]) -> int:
         known = [(key, one) for key, one, _ in rows if one is not None][: self.limit]
-        self._found |= {key: self._doubts[one.id] for key, one in known if one.id in self._doubts}
+        self._found |= {key: self._told[one.id] for key, one in known if one.id in self._told}
         return len(known)
 
 

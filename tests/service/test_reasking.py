@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from agent.doubts import DRAWN, SampledDoubts, TracedDoubts
 from agent.engine import EngineBusy
 from agent.uncertainty import mean_entropy
 from service.daemon import Daemon
@@ -28,7 +29,7 @@ def desk(make_daemon: MakeDaemon, tmp_path) -> Desk:
 
 
 def reasking(daemon: Daemon) -> Reasking:
-    return Reasking(daemon.rollout.serving, daemon.loader.tokenizer, "mean_entropy")
+    return Reasking(daemon.rollout.serving, daemon.loader.tokenizer, TracedDoubts("mean_entropy"))
 
 
 def logged(daemon: Daemon) -> Interaction:
@@ -116,7 +117,7 @@ def test_it_waits_while_people_are_answered_and_stops_when_its_time_is_up(desk: 
     again = Reasking(
         desk.daemon.rollout.serving,
         desk.daemon.loader.tokenizer,
-        "mean_entropy",
+        TracedDoubts("mean_entropy"),
         clock=clock,
         sleep=sleep,
     )
@@ -134,3 +135,11 @@ def test_no_more_doubts_are_kept_of_one_model_than_a_look_at_the_log_takes(desk:
     again = reasking(desk.daemon)
     assert again.ask([(key, logged(desk.daemon), VECTOR) for key in range(4)]) == 4
     assert set(again.known) == {0, 1}
+
+
+def test_with_a_signal_over_samples_what_it_answered_itself_is_asked_again_too(desk: Desk) -> None:
+    told = SampledDoubts("semantic_entropy", desk.daemon.sentence_embedder)
+    again = Reasking(desk.daemon.rollout.serving, desk.daemon.loader.tokenizer, told)
+    again.ask([(KEY, replace(logged(desk.daemon), checkpoint_id=desk.serving), VECTOR)])
+    assert not again.is_as_logged
+    assert 0.0 <= again.known[KEY].uncertainty <= np.log(DRAWN) + 1e-6
