@@ -14,7 +14,7 @@ import numpy.typing as npt
 from store.connection import Connection
 from store.database import Database, StoreError
 from store.records import Feedback, Interaction, TokenTrace
-from store.rows import Row, fetch, fetch_number, from_row, insert, to_row
+from store.rows import Row, fetch, fetch_by_prefix, fetch_number, from_row, insert, to_row
 
 # id, log-probability, entropy of each token: 12 bytes. Single precision is enough for what the numbers are used for.
 TRACE = struct.Struct("<iff")
@@ -48,6 +48,15 @@ class Interactions:
 
     def get(self, id: str) -> Interaction | None:  # noqa: A002
         return next(iter(self._select("SELECT * FROM interactions WHERE id = ?", id)), None)
+
+    def id_beginning_with(self, text: str) -> str | None:
+        """The one interaction or feedback whose id begins so. StoreError where it could be any of several."""
+        with self._db.read() as conn:
+            rows = [fetch_by_prefix(conn, table, text) for table in ("interactions", "feedback")]
+        ids = [str(row["id"]) for row in rows if row is not None]
+        if len(ids) > 1 and text not in ids:
+            raise StoreError(f'"{text}" could be any of {", ".join(ids)}; give more characters')
+        return text if text in ids else next(iter(ids), None)
 
     def recent(self, limit: int) -> list[Interaction]:
         return self._select("SELECT * FROM interactions ORDER BY seq DESC LIMIT ?", limit)

@@ -11,7 +11,7 @@ from store.connection import Connection
 from store.database import Database, StoreError
 from store.interactions import UnknownInteraction
 from store.records import Arm, Feedback, LabelState, LabelTask
-from store.rows import fetch, fetch_number, fetch_one, from_row, insert, to_row
+from store.rows import fetch, fetch_by_prefix, fetch_number, fetch_one, from_row, insert, to_row
 
 
 class UnknownLabelTask(StoreError, LookupError):
@@ -46,7 +46,10 @@ class Labels:
         self._db.write(job)
 
     def get(self, id: str) -> LabelTask | None:  # noqa: A002
-        return self._one("SELECT * FROM labels WHERE id = ?", [id])
+        """By its id or a beginning of it that no other task shares."""
+        with self._db.read() as conn:
+            row = fetch_by_prefix(conn, "labels", id)
+        return from_row(LabelTask, row) if row else None
 
     def for_interaction(self, interaction_id: str) -> LabelTask | None:
         """The task that is about it, alone or as one of two."""

@@ -1,6 +1,7 @@
 """The operator's verbs, on the Unix socket only: status, questions, runs, reviews, decisions, the way back."""
 
 import json
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Annotated, Any
@@ -25,8 +26,9 @@ from service.snapshots import NotSaid, Snapshots
 from service.status import Status, run_json
 from service.teaching import NothingSaid, Teaching
 from store.api_keys import UnknownApiKey
-from store.database import StoreError
-from store.labels import NotOpen, UnknownLabelTask
+from store.database import Database, StoreError
+from store.interactions import Interactions
+from store.labels import Labels, NotOpen, UnknownLabelTask
 from store.records import ApiKey, Interaction, LabelTask, TrainingRun
 from store.registry import ChampionMoved
 from store.runs import Runs
@@ -98,7 +100,7 @@ def _add_reading(routes: APIRouter, parts: OperatorParts) -> None:
     @routes.get("/data/{id_}")
     def explain(id_: str) -> dict[str, Any]:
         try:
-            return parts.snapshots.explain(id_)
+            return parts.snapshots.explain(_said_under(parts.paths, id_))
         except NotSaid as error:
             raise ApiError(404, str(error), param="id", code="nothing_said") from None
 
@@ -111,7 +113,8 @@ def _add_labels(routes: APIRouter, parts: OperatorParts) -> None:
     @routes.post("/questions/{task_id}")
     def answer(task_id: str, body: LabelAnswer) -> dict[str, Any]:
         try:
-            task = parts.teaching.answer_label(task_id, "local", body.action, body.correction, body.document)
+            whole_id = _task_id(parts.paths, task_id)
+            task = parts.teaching.answer_label(whole_id, "local", body.action, body.correction, body.document)
         except UnknownLabelTask:
             raise ApiError(404, f"no question {task_id!r}", param="task_id", code="question_not_found") from None
         except NotOpen as error:
@@ -206,6 +209,25 @@ def _add_keys(routes: APIRouter, parts: OperatorParts) -> None:
             return _key(parts.access.revoke(key_id))
         except UnknownApiKey as error:
             raise ApiError(404, str(error), param="key_id", code="key_not_found") from None
+
+
+def _task_id(paths: Paths, beginning: str) -> str:
+    """The whole id of the question that people mean: they type what `honed queue` shows."""
+    with closing(Database.open_read_only(paths.log)) as log:
+        try:
+            task = Labels(log).get(beginning)
+        except StoreError as error:
+            raise ApiError(404, str(error), param="task_id", code="question_not_found") from None
+    return task.id if task else beginning
+
+
+def _said_under(paths: Paths, beginning: str) -> str:
+    """The whole id of the interaction or feedback that people mean."""
+    with closing(Database.open_read_only(paths.log)) as log:
+        try:
+            return Interactions(log).id_beginning_with(beginning) or beginning
+        except StoreError as error:
+            raise ApiError(404, str(error), param="id", code="nothing_said") from None
 
 
 def _key(key: ApiKey) -> dict[str, Any]:

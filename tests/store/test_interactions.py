@@ -27,6 +27,20 @@ def test_an_interaction_without_tokens_comes_back_as_it_went_in(interactions: In
     assert interactions.get("i1") == told
 
 
+def test_an_interaction_or_a_feedback_is_found_by_the_beginning_of_its_id(interactions: Interactions, make) -> None:
+    for id_ in ("9f86-turn", "9f87-turn", "f"):
+        interactions.append(make.interaction(id_))
+    for id_ in ("9f86-word", "2c26-word"):
+        interactions.add_feedback(make.feedback(id_, "9f87-turn"))
+    wanted = ("9f86-t", "9f86-w", "2c26", "9f86-turn", "2c26-word", "f")
+    found = ["9f86-turn", "9f86-word", "2c26-word", "9f86-turn", "2c26-word", "f"]
+    assert [interactions.id_beginning_with(text) for text in wanted] == found
+    assert interactions.id_beginning_with("9f88") is None
+    for text in ("9f86", "9f8"):
+        with pytest.raises(StoreError, match="give"):
+            interactions.id_beginning_with(text)
+
+
 def test_an_unknown_id_gives_none(interactions: Interactions) -> None:
     assert interactions.get("i9") is None
 

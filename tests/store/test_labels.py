@@ -24,6 +24,17 @@ def test_a_task_comes_back_as_it_went_in(labels: Labels, make) -> None:
     assert labels.for_interaction("i9") is None
 
 
+def test_a_task_is_found_by_the_beginning_of_its_id_that_no_other_shares(labels: Labels, make) -> None:
+    labels.add(make.task("task-1a", "i1"))
+    labels.add(make.task("task-2b", "i2"))
+    assert labels.get("task-2").interaction_id == "i2"
+    assert labels.get("task-3") is None
+    with pytest.raises(StoreError, match="task-1a, task-2b; give more characters"):
+        labels.get("task-")
+    with pytest.raises(StoreError, match="at least 4 characters"):
+        labels.get("tas")
+
+
 def test_open_tasks_come_highest_score_first(labels: Labels, make) -> None:
     for n, score in ((1, 0.2), (2, 0.9), (3, 0.5)):
         labels.add(make.task(f"t{n}", f"i{n}", score=score))
