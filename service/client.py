@@ -4,6 +4,7 @@ import http.client
 import json
 import socket
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,10 @@ TIMEOUT_SECONDS = 600.0  # a promotion loads a model before it answers
 
 class NoDaemon(ConnectionError):
     """Nobody answers on the socket."""
+
+
+class BrokenOff(NoDaemon):
+    """Somebody was there, and did not answer, or not to the end."""
 
 
 class Refused(RuntimeError):
@@ -25,8 +30,8 @@ class Refused(RuntimeError):
 
 
 class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=TIMEOUT_SECONDS)
+    def __init__(self, path: Path, timeout_seconds: float) -> None:
+        super().__init__("localhost", timeout=timeout_seconds)
         self._path = path
 
     def connect(self) -> None:
@@ -41,8 +46,9 @@ class _UnixConnection(http.client.HTTPConnection):
 class Client:
     """Requests to the daemon of one state directory."""
 
-    def __init__(self, socket_path: Path) -> None:
+    def __init__(self, socket_path: Path, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         self._path = socket_path
+        self._timeout_seconds = timeout_seconds
 
     def get(self, path: str) -> dict[str, Any]:
         return self._request("GET", path, None)
@@ -51,11 +57,8 @@ class Client:
         return self._request("POST", path, body)
 
     def stream(self, path: str, body: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """Server-sent events until `[DONE]`. Refused when an event is an error."""
-        connection, response = self._send("POST", path, body)
-        try:
-            if response.status >= 400:
-                raise _refusal(response)
+        """Server-sent events until `[DONE]`. Refused when an event is an error, BrokenOff when that end never comes."""
+        with self._answer("POST", path, body) as response:
             for line in response:
                 text = line.decode().strip()
                 if text == "data: [DONE]":
@@ -65,40 +68,41 @@ class Client:
                     if "error" in event:
                         raise Refused(503, event["error"])
                     yield event
-        finally:
-            connection.close()
+            raise BrokenOff(f"the answer of the daemon at {self._path} broke off before its end")
 
     def _request(self, method: str, path: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
-        connection, response = self._send(method, path, body)
-        try:
-            if response.status >= 400:
-                raise _refusal(response)
+        with self._answer(method, path, body) as response:
             value: dict[str, Any] = json.loads(response.read())
             return value
-        finally:
-            connection.close()
 
-    def _send(
-        self, method: str, path: str, body: Mapping[str, Any] | None
-    ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
-        connection = _UnixConnection(self._path)
+    @contextmanager
+    def _answer(self, method: str, path: str, body: Mapping[str, Any] | None) -> Iterator[http.client.HTTPResponse]:
+        """What the daemon answers, while it is read. Refused for an error, NoDaemon where it says nothing whole."""
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json"} if data is not None else {}
+        connection = _UnixConnection(self._path, self._timeout_seconds)
         try:
             connection.request(method, path, data, headers)
-            return connection, connection.getresponse()
+            response = connection.getresponse()
+            if response.status >= 300:  # it sends nobody elsewhere
+                raise _refusal(response)
+            yield response
         except NoDaemon:
-            connection.close()
             raise
-        except http.client.RemoteDisconnected as error:
+        except TimeoutError as error:
+            waited = f"{self._timeout_seconds:g} seconds"
+            raise BrokenOff(f"the daemon at {self._path} did not answer within {waited}") from error
+        except (http.client.HTTPException, OSError, ValueError) as error:  # reset, cut off, or not what we speak
+            why = str(error) or type(error).__name__
+            raise BrokenOff(f"the daemon at {self._path} gave no whole answer: {why}") from error
+        finally:
             connection.close()
-            raise NoDaemon(f"the daemon at {self._path} went away") from error
 
 
 def _refusal(response: http.client.HTTPResponse) -> Refused:
     text = response.read()
     try:
         error = json.loads(text)["error"]
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, TypeError):
         error = {"message": f"the daemon answered {response.status}: {text[:200]!r}"}
     return Refused(response.status, error)

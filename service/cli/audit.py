@@ -5,8 +5,9 @@ from dataclasses import asdict
 import click
 
 from service import exits
-from service.cli.common import emit, json_option, paths, short, table, when
-from service.cli.errors import CommandError
+from service.cli.common import emit, json_option, short, table, when
+from service.cli.ledger import reading
+from service.cli.terminal import line
 
 
 @click.group()
@@ -24,18 +25,16 @@ def verify(expect_head: str | None, as_json: bool) -> int:
 
     Example: honed audit verify --expect-head 9c0f…
     """
-    from service import ledger
     from store.witness import compare
 
-    _require_ledger()
-    with ledger.read_only(paths()) as book:
+    with reading() as book:
         report = book.audit.verify(expect_head)
         problems = report.problems or compare(book.db, book.audit)
 
     def text() -> None:
         click.echo(f"{report.num_entries} entries, head {report.head}")
         for problem in problems:
-            click.secho(f"BROKEN: {problem}", fg="red")
+            click.secho(line(f"BROKEN: {problem}"), fg="red")
 
     emit({**asdict(report), "problems": problems}, as_json, text)
     return exits.AUDIT_BROKEN if problems else exits.OK
@@ -49,10 +48,7 @@ def log(limit: int, as_json: bool) -> None:
 
     Example: honed audit log --limit 5
     """
-    from service import ledger
-
-    _require_ledger()
-    with ledger.read_only(paths()) as book:
+    with reading() as book:
         head = book.audit.head()
         entries = book.audit.entries(after=max(0, head.seq - limit), limit=limit) if head else []
     rows = [
@@ -60,8 +56,3 @@ def log(limit: int, as_json: bool) -> None:
         for e in entries
     ]
     emit([asdict(entry) for entry in entries], as_json, lambda: table(None, ["seq", "at", "event", "about"], rows))
-
-
-def _require_ledger() -> None:
-    if not paths().ledger.exists():
-        raise CommandError(f"{paths().state} holds no ledger yet", exits.NOT_FOUND, "honed serve")

@@ -6,7 +6,9 @@ from typing import Any
 import click
 
 from service.cli.common import client, emit, json_option, short
-from service.client import Client, Refused
+from service.cli.terminal import line as one_line
+from service.cli.terminal import shown
+from service.client import Client, NoDaemon, Refused
 
 HELP = "/up and /down rate the last answer, /correct TEXT says what it should have been, /new starts over, /quit leaves"
 
@@ -37,16 +39,21 @@ def command(text: str | None, temperature: float | None, max_tokens: int | None,
 def ask(
     connection: Client, messages: list[dict[str, str]], options: dict[str, Any], *, is_quiet: bool
 ) -> dict[str, Any]:
-    """One turn, printed as it comes; returns the reply and what honed says of it."""
+    """One turn, printed as it comes; returns the reply and what honed says of it. NoDaemon when it is not whole."""
     reply = ""
     honed: dict[str, Any] = {}
-    for event in connection.stream("/v1/chat/completions", {**options, "messages": messages, "stream": True}):
-        piece = "".join(choice["delta"].get("content", "") for choice in event["choices"])
-        reply += piece
-        honed = event.get("honed", honed)
-        if not is_quiet:
-            click.echo(piece, nl=False)
-            sys.stdout.flush()
+    try:
+        for event in connection.stream("/v1/chat/completions", {**options, "messages": messages, "stream": True}):
+            piece = "".join(choice["delta"].get("content", "") for choice in event["choices"])
+            reply += piece
+            honed = event.get("honed", honed)
+            if not is_quiet:
+                click.echo(shown(piece), nl=False)
+                sys.stdout.flush()
+    except (NoDaemon, Refused):
+        if reply and not is_quiet:
+            click.echo()  # the error gets a line of its own
+        raise
     return {"reply": reply, **honed}
 
 
@@ -76,7 +83,7 @@ def _converse(connection: Client, options: dict[str, Any]) -> None:
             try:
                 answer = ask(connection, messages, options, is_quiet=False)
             except Refused as error:
-                click.echo(f"\n{error}", err=True)
+                click.echo(one_line(str(error)), err=True)
                 messages.pop()
                 continue
             messages.append({"role": "assistant", "content": answer["reply"]})

@@ -4,11 +4,13 @@ import json
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
 
 import click
 
 from service import exits
 from service.cli.errors import CommandError
+from service.cli.terminal import shown
 from service.client import Client
 from service.paths import Paths, state_directory
 
@@ -21,7 +23,10 @@ json_option: Callable[[F], F] = click.option("--json", "as_json", is_flag=True, 
 
 
 def paths() -> Paths:
-    return Paths(state_directory())
+    try:
+        return Paths(state_directory())
+    except ValueError as error:
+        raise CommandError(f"HONED_STATE: {error}", exits.USAGE) from None
 
 
 def client() -> Client:
@@ -46,13 +51,20 @@ def settings() -> "Settings":
 def emit(value: Any, as_json: bool, text: Callable[[], None]) -> None:
     """JSON for scripts, or whatever `text` prints for people."""
     if as_json:
-        click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+        click.echo(shown(json.dumps(value, indent=2, ensure_ascii=False, default=str)))
     else:
         text()
 
 
 def short(id: str | None) -> str:  # noqa: A002 - it is one
     return id[:12] if id else "–"
+
+
+def in_path(id: str) -> str:  # noqa: A002 - it is one
+    """An id, or the beginning of one, as a part of a path."""
+    if not id or "/" in id:
+        raise CommandError(f"nothing has the id {id!r}", exits.NOT_FOUND)
+    return quote(id, safe="")
 
 
 def when(at: float | None) -> str:
@@ -74,7 +86,7 @@ def reach(scope: Mapping[str, Any]) -> str:
 
 
 def table(title: str | None, columns: list[str], rows: list[list[str]]) -> None:
-    """A table on the terminal. Cells are data, never markup."""
+    """A table on the terminal. Cells are data, never markup and never control characters."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -83,5 +95,5 @@ def table(title: str | None, columns: list[str], rows: list[list[str]]) -> None:
     for column in columns:
         grid.add_column(column, overflow="fold")
     for row in rows:
-        grid.add_row(*(Text(cell) for cell in row))
+        grid.add_row(*(Text(shown(cell)) for cell in row))
     Console().print(grid)

@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from service.cli.common import client, emit, json_option, table
+from service.cli.common import client, emit, in_path, json_option, table
+from service.cli.terminal import line
 
 
 @click.group()
@@ -28,16 +29,17 @@ def list_(as_json: bool) -> None:
 @click.argument("id_", metavar="ID")
 @json_option
 def explain(id_: str, as_json: bool) -> None:
-    """Say whether what was said under ID, an interaction's or a feedback's, would be learnt, and if not, why.
+    """Say whether what was said under ID, an interaction's or a feedback's, or the beginning of one, would be learnt,
+    and if not, why.
 
     Example: honed data explain 3f2a9c
     """
-    told = client().get(f"/operator/data/{id_}")
+    told = client().get(f"/operator/data/{in_path(id_)}")
 
     def text() -> None:
-        click.echo(f"{told['feedback']} is {_because(told)}")
+        click.echo(line(f"{told['feedback']} is {_because(told)}"))
         if told["preference"]:
-            click.echo(f"as something to prefer, it is {_because(told['preference'])}")
+            click.echo(line(f"as something to prefer, it is {_because(told['preference'])}"))
 
     emit(told, as_json, text)
 

@@ -29,6 +29,7 @@ def decide(
 ) -> dict[str, Any]:
     """Sign and send one decision; the daemon's answer. Refusals exit with their own codes."""
     review = reviewing.fetch(checkpoint)
+    reviewing.require_measured(review)
     if not is_quiet:
         reviewing.show(review)
     if not is_sure:

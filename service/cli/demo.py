@@ -9,7 +9,9 @@ from typing import Any
 import click
 
 from service import exits
-from service.cli.common import emit, json_option, paths, settings, table
+from service.cli.common import emit, json_option, settings, table
+from service.cli.errors import CommandError
+from service.cli.serve import ELSEWHERE
 
 
 @click.command()
@@ -23,21 +25,42 @@ def command(keep: Path | None, as_json: bool) -> int:
 
     Example: honed demo --keep /tmp/honed-demo
     """
-    from service import models
-
-    chosen = settings()
-    chosen.paths.create()
-    for source in (chosen.model, chosen.embedder):
-        models.ensure(source, chosen.paths.models, quiet=as_json)
-    own_models = paths().models
+    if keep is not None and keep.exists():
+        raise CommandError(f"{keep} exists; name a new directory", exits.USAGE)
+    own_models = _fetched(is_quiet=as_json)
     if keep is not None:
-        keep.mkdir(parents=True)
-        result = _run(keep, own_models, is_quiet=as_json)
+        result = _run(_made(keep), own_models, is_quiet=as_json)
     else:
         with tempfile.TemporaryDirectory(prefix="honed-demo-") as state:
             result = _run(Path(state), own_models, is_quiet=as_json)
     emit(_json(result), as_json, lambda: _show(result))
     return exits.OK if result.is_success else exits.FAILED
+
+
+def _fetched(*, is_quiet: bool) -> Path:
+    """Where the models lie that the demo is to link in."""
+    from agent.source import SourceError
+    from service import models
+
+    chosen = settings()
+    try:
+        chosen.paths.create()
+        for source in (chosen.model, chosen.embedder):
+            models.ensure(source, chosen.paths.models, quiet=is_quiet)
+    except SourceError as error:
+        raise CommandError(str(error), exits.UNAVAILABLE) from None
+    except OSError as error:
+        raise CommandError(f"{chosen.state} cannot be used: {error}", exits.NOT_POSSIBLE, ELSEWHERE) from None
+    return chosen.paths.models
+
+
+def _made(keep: Path) -> Path:
+    """Whole, since the daemon's children work elsewhere."""
+    try:
+        keep.mkdir(parents=True)
+    except OSError as error:  # also when somebody else made it meanwhile
+        raise CommandError(f"{keep} cannot be made: {error}", exits.USAGE, "--keep with another directory") from None
+    return keep.resolve()
 
 
 def _run(state: Path, models: Path, *, is_quiet: bool) -> Any:

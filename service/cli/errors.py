@@ -2,12 +2,14 @@
 …` where there is a next step.
 """
 
+import io
 import sys
 
 import click
 
 from service import exits
-from service.client import NoDaemon, Refused
+from service.cli.terminal import line, shown
+from service.client import BrokenOff, NoDaemon, Refused
 
 STATUS_EXITS = {404: exits.NOT_FOUND, 409: exits.NOT_POSSIBLE, 400: exits.USAGE}
 
@@ -27,12 +29,16 @@ def run(group: click.Group) -> int:
     except click.exceptions.Exit as done:
         return done.exit_code
     except click.ClickException as error:
-        error.show()
+        said = io.StringIO()
+        error.show(said)
+        click.echo(shown(said.getvalue()), err=True, nl=False)
         return exits.USAGE
     except (click.Abort, KeyboardInterrupt):
         return _tell("stopped", exits.FAILED)
     except CommandError as error:
         return _tell(str(error), error.code, error.hint)
+    except BrokenOff as error:
+        return _tell(str(error), exits.NO_DAEMON, "honed status, and the daemon's log")
     except NoDaemon as error:
         return _tell(str(error), exits.NO_DAEMON, "honed serve, or set HONED_STATE to the directory of a running one")
     except Refused as error:
@@ -41,7 +47,7 @@ def run(group: click.Group) -> int:
 
 
 def _tell(message: str, code: int, hint: str | None = None) -> int:
-    print(f"Error: {message}", file=sys.stderr)  # noqa: T201 - the command line's voice
+    print(f"Error: {line(message)}", file=sys.stderr)  # noqa: T201 - the command line's voice
     if hint:
-        print(f"Try: {hint}", file=sys.stderr)  # noqa: T201
+        print(f"Try: {line(hint)}", file=sys.stderr)  # noqa: T201
     return code

@@ -4,13 +4,18 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from service import exits
 from service.cli.common import emit, json_option, paths, reach, short
 from service.cli.errors import CommandError
+from service.cli.ledger import reading
+
+if TYPE_CHECKING:
+    from service.ledger import Ledger
+    from store.records import Checkpoint
 
 
 @click.command()
@@ -25,20 +30,14 @@ def command(directory: Path, checkpoint: str | None, as_json: bool) -> None:
 
     Example: honed export ./champion
     """
-    from service import ledger
     from store import artifacts
     from store.artifacts import ArtifactError
 
     if directory.exists():
         raise CommandError(f"{directory} exists; name a new directory", exits.USAGE)
-    if not paths().ledger.exists():
-        raise CommandError(f"{paths().state} holds no ledger yet", exits.NOT_FOUND, "honed serve")
-    with ledger.read_only(paths()) as book:
+    with reading() as book:
         registry = book.registry
-        base_id = ledger.pinned_base(book.audit)
-        found = registry.checkpoint(checkpoint or registry.champion(base_id))
-        if found is None:
-            raise CommandError("the champion is the base; there is no adapter to export", exits.NOT_POSSIBLE)
+        found = _named(book, checkpoint) if checkpoint else _champion(book)
         try:
             sealed = artifacts.read(paths().checkpoint(found.id), found.id)
         except ArtifactError as error:
@@ -52,13 +51,40 @@ def command(directory: Path, checkpoint: str | None, as_json: bool) -> None:
             "operators": [asdict(operator) for operator in registry.operators()],
             "audit_head": head.hash if head else None,
         }
-    _write(directory, sealed.files, (paths().checkpoint(found.id) / artifacts.MANIFEST).read_bytes(), story)
+    try:
+        _write(directory, sealed.files, (paths().checkpoint(found.id) / artifacts.MANIFEST).read_bytes(), story)
+    except OSError as error:
+        raise CommandError(f"{directory} could not be written: {error}", exits.NOT_POSSIBLE) from None
     scope = found.manifest.get("scope")
     emit(
         {"checkpoint": found.id, "directory": str(directory), "scope": scope},
         as_json,
         lambda: click.echo("\n".join(told(found.id, directory, scope))),
     )
+
+
+def _named(book: "Ledger", wanted: str) -> "Checkpoint":
+    from store.database import StoreError
+
+    try:
+        found = book.registry.checkpoint(wanted)
+    except StoreError as error:  # too short, or the beginning of several
+        raise CommandError(str(error), exits.NOT_FOUND) from None
+    if found is None:
+        raise CommandError(f"no checkpoint begins with {wanted!r}", exits.NOT_FOUND, "honed status, or honed runs")
+    return found
+
+
+def _champion(book: "Ledger") -> "Checkpoint":
+    from service.ledger import pinned_base
+
+    try:
+        found = book.registry.checkpoint(book.registry.champion(pinned_base(book.audit)))
+    except LookupError as error:
+        raise CommandError(str(error), exits.NOT_FOUND) from None
+    if found is None:
+        raise CommandError("the champion is the base; there is no adapter to export", exits.NOT_POSSIBLE)
+    return found
 
 
 def told(checkpoint_id: str, directory: Path, scope: Mapping[str, Any] | None) -> list[str]:

@@ -25,7 +25,9 @@ def command(
 ) -> None:
     """Rate or correct the answer with this interaction ID (it stands under every answer). The latest word stands.
 
-    Example: honed feedback 3f2a… --down --correction "The code is 7714."
+    ID is a whole one: `honed chat` shows it, and so does `honed queue --json`.
+
+    Example: honed feedback 9f86d081884c4d659a2feaa0c55ad015 --down --correction "The code is 7714."
     """
     given = {"rating": rating, "correction": correction, "document": document, "comment": comment}
     body = {name: value for name, value in given.items() if value is not None}

@@ -7,6 +7,7 @@ import click
 from service import exits
 from service.cli.common import emit, json_option, settings, short
 from service.cli.errors import CommandError
+from service.cli.serve import ELSEWHERE
 
 
 @click.command()
@@ -21,11 +22,13 @@ def command(as_json: bool) -> None:
     from service import models
 
     chosen = settings()
-    chosen.paths.create()
     try:
+        chosen.paths.create()
         ready = {name: models.ensure(text, chosen.paths.models, quiet=as_json) for name, text in _wanted(chosen)}
     except SourceError as error:
         raise CommandError(str(error), exits.UNAVAILABLE) from None
+    except OSError as error:
+        raise CommandError(f"{chosen.state} cannot be used: {error}", exits.NOT_POSSIBLE, ELSEWHERE) from None
     value = {name: {"id": model.id, "name": model.name, "path": str(model.path)} for name, model in ready.items()}
 
     def text() -> None:

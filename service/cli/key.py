@@ -2,7 +2,8 @@
 
 import click
 
-from service.cli.common import client, emit, json_option, table, when
+from service.cli.common import client, emit, in_path, json_option, table, when
+from service.cli.terminal import line
 
 
 @click.group()
@@ -49,5 +50,5 @@ def revoke(key_id: str, as_json: bool) -> None:
 
     Example: honed key revoke 1f0c9a2e
     """
-    gone = client().post(f"/operator/keys/{key_id}/revoke", {})
-    emit(gone, as_json, lambda: click.echo(f"Key {gone['id']} of {gone['principal']} opens nothing any more."))
+    gone = client().post(f"/operator/keys/{in_path(key_id)}/revoke", {})
+    emit(gone, as_json, lambda: click.echo(line(f"Key {gone['id']} of {gone['principal']} opens nothing any more.")))

@@ -4,7 +4,8 @@ from typing import Any
 
 import click
 
-from service.cli.common import client, emit, json_option
+from service.cli.common import client, emit, in_path, json_option
+from service.cli.terminal import indented, line
 
 CHOICES = {
     "a": "answer",
@@ -42,7 +43,7 @@ def command(
     better: str | None,
     as_json: bool,
 ) -> None:
-    """Go through the model's questions one by one, or settle the one with this ID.
+    """Go through the model's questions one by one, or settle the one whose id begins with ID, as `honed queue` has it.
 
     Example: honed label
     """
@@ -63,7 +64,7 @@ def command(
 
 def _settle(question_id: str, action: str, **words: str | None) -> dict[str, object]:
     said = {name: text for name, text in words.items() if text}
-    return client().post(f"/operator/questions/{question_id}", {"action": action, **said})
+    return client().post(f"/operator/questions/{in_path(question_id)}", {"action": action, **said})
 
 
 def _ask_all() -> int:
@@ -71,7 +72,7 @@ def _ask_all() -> int:
     for question in client().get("/operator/questions?limit=200")["questions"]:
         click.echo()
         for message in question["messages"]:
-            click.echo(f"{message['role']}: {message['content']}")
+            click.echo(f"{message['role']}: {indented(message['content'])}")
         choice = _better(question) if question["other_id"] else _right(question)
         if choice == "quit":
             break
@@ -82,17 +83,21 @@ def _ask_all() -> int:
 
 
 def _right(question: dict[str, Any]) -> str:
-    click.secho(f"answer: {question['reply']}", bold=True)
-    click.secho(f"why this one ({question['arm'] or 'chosen'}): {question['reason']}", dim=True)
+    click.secho(f"answer: {indented(question['reply'])}", bold=True)
+    _why(question)
     ways = "[a]nswer, it was [r]ight, [w]rong, in a [f]ile, [d]on't know; [s]kip, don't learn this [x], [q]uit"
     return _choose(ways, CHOICES)
 
 
 def _better(question: dict[str, Any]) -> str:
     for number, answer in enumerate((question["reply"], question["other_reply"]), start=1):
-        click.secho(f"answer {number}: {answer}", bold=True)
-    click.secho(f"why this one ({question['arm'] or 'chosen'}): {question['reason']}", dim=True)
+        click.secho(f"answer {number}: {indented(answer)}", bold=True)
+    _why(question)
     return _choose("which is better: [1], [2], [n]either, [d]on't know; [s]kip, [q]uit", BETTER)
+
+
+def _why(question: dict[str, Any]) -> None:
+    click.secho(line(f"why this one ({question['arm'] or 'chosen'}): {question['reason']}"), dim=True)
 
 
 def _choose(text: str, choices: dict[str, str]) -> str:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from service.cli.common import client
+from service.cli.common import client, in_path
 
 POLL_SECONDS = 0.5
 OVER = ("judged", "failed", "interrupted")
@@ -40,7 +40,7 @@ def follow(run_id: str, *, is_quiet: bool) -> dict[str, Any]:
 
 def _poll(run_id: str, show: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     while True:
-        run = client().get(f"/operator/runs/{run_id}")
+        run = client().get(f"/operator/runs/{in_path(run_id)}")
         show(run)
         if run["state"] in OVER:
             return run

@@ -1,10 +1,14 @@
 """`honed review`"""
 
 from typing import Any
+from urllib.parse import quote
 
 import click
 
+from service import exits
 from service.cli.common import client, emit, json_option, reach, share, short, table, when
+from service.cli.errors import CommandError
+from service.cli.terminal import line
 
 MODELS = ("candidate", "champion", "base")
 SUITES = {
@@ -29,16 +33,24 @@ def command(checkpoint: str | None, as_json: bool) -> None:
 
 
 def fetch(checkpoint: str | None) -> dict[str, Any]:
-    return client().get("/operator/review" + (f"?checkpoint={checkpoint}" if checkpoint else ""))
+    return client().get("/operator/review" + (f"?checkpoint={quote(checkpoint, safe='')}" if checkpoint else ""))
+
+
+def require_measured(review: dict[str, Any]) -> None:
+    """A checkpoint is on record before it is measured, and stays so when its run breaks off between."""
+    if review["verdict"] is None or not review["results"]:
+        message = f"checkpoint {short(review['checkpoint'])} was not measured and judged yet"
+        raise CommandError(message, exits.NOT_POSSIBLE, f"honed runs {short(review['run'])} tells how far its run is")
 
 
 def show(review: dict[str, Any]) -> None:
     """The whole story on one screen: verdict, figures, rows, then answers with the worst losses first."""
+    require_measured(review)
     colour = {"pass": "green", "fail": "red"}.get(str(review["verdict"]), "yellow")
     click.secho(f"candidate {short(review['checkpoint'])}  made {when(review['created_at'])}", bold=True)
     click.secho(f"verdict   {review['verdict']}", fg=colour, bold=True)
     for rule in review["rules"]:
-        click.echo(f"          {rule['id']}: {rule['reason']}")
+        click.echo(line(f"          {rule['id']}: {rule['reason']}"))
     if review["scope"]:
         click.echo(f"          {reach(review['scope'])}; measured so")
     if review["share"] < 1:
@@ -53,7 +65,7 @@ def show(review: dict[str, Any]) -> None:
     _answers(review["answers"])
     _nearby(review["results"].get("nearby"), review["nearby"])
     for approval in review["approvals"]:
-        click.echo(f"{approval['decision']} by {approval['operator']}: {approval['reason']}")
+        click.echo(line(f"{approval['decision']} by {approval['operator']}: {approval['reason']}"))
     click.echo(
         f"\napprovals needed: {review['approvals_required']}. "
         f"Decide: honed approve {short(review['checkpoint'])} --reason …"
@@ -65,12 +77,12 @@ def _alarms(review: dict[str, Any]) -> None:
     for rater in review["raters"]:
         if rater["alarms"]:
             asks = " and ".join({"praise": "praise or agreement", "length": "length"}[name] for name in rater["alarms"])
-            click.secho(
+            alarm = (
                 f"          alarm: the thumbs of {rater['principal']} go with {asks} "
                 f"(of {rater['num_rated']}; correlation with praise {_number(rater['praise'])}, "
-                f"with length {_number(rater['length'])})",
-                fg="red",
+                f"with length {_number(rater['length'])})"
             )
+            click.secho(line(alarm), fg="red")
 
 
 def _number(value: float | None) -> str:
@@ -121,8 +133,11 @@ def _kinds(slices: list[dict[str, Any]]) -> None:
 
 def _rows(review: dict[str, Any]) -> None:
     dataset = review["dataset"]
+    if not dataset:
+        click.echo("what it was trained on is not on record here")
+        return
     sources = ", ".join(f"{count} {name}" for name, count in sorted(dataset["sources"].items()))
-    click.echo(f"trained on {dataset['num_train']} rows and {dataset['num_replay']} replay rows ({sources})")
+    click.echo(line(f"trained on {dataset['num_train']} rows and {dataset['num_replay']} replay rows ({sources})"))
 
 
 def _nearby(counted: dict[str, int] | None, lines: list[dict[str, Any]]) -> None:

@@ -8,6 +8,7 @@ import click
 from service import exits
 from service.cli.common import client, emit, json_option, paths, short
 from service.cli.errors import CommandError
+from service.cli.ledger import RESTORE
 from service.client import NoDaemon
 
 
@@ -36,6 +37,7 @@ def _without_daemon(reason: str) -> dict[str, Any]:
     from service import ledger
     from service.lock import StateInUse, StateLock
     from service.rollback import RollbackRefused, record_rollback, rollback_target
+    from store.database import StoreError
 
     if not paths().ledger.exists():
         raise CommandError(f"{paths().state} holds no ledger; nothing was ever promoted here", exits.NOT_POSSIBLE)
@@ -53,4 +55,6 @@ def _without_daemon(reason: str) -> dict[str, Any]:
             )
     except (StateInUse, RollbackRefused, LookupError) as error:
         raise CommandError(str(error), exits.NOT_POSSIBLE) from None
+    except (StoreError, OSError) as error:
+        raise CommandError(f"no rollback: {error}", exits.FAILED, RESTORE) from None
     return {"champion": promotion.checkpoint_id, "previous": promotion.previous_id}

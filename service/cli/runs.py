@@ -3,8 +3,9 @@
 import click
 
 from service import exits
-from service.cli.common import client, emit, json_option, short, table, when
+from service.cli.common import client, emit, in_path, json_option, short, table, when
 from service.cli.progress import follow
+from service.cli.terminal import line
 from service.cli.train import tell_end
 
 
@@ -30,10 +31,7 @@ def command(run_id: str | None, watch: bool, limit: int, as_json: bool) -> int:
     if wanted is None:
         emit(None, as_json, lambda: click.echo("There are no runs yet. `honed train` starts one."))
         return exits.NOT_FOUND
-    run = follow(wanted, is_quiet=as_json) if watch else client().get(f"/operator/runs/{wanted}")
-    emit(
-        run,
-        as_json,
-        lambda: tell_end(run) if watch else click.echo(f"run {short(run['id'])}  {run['state']}  {run['error'] or ''}"),
-    )
+    run = follow(wanted, is_quiet=as_json) if watch else client().get(f"/operator/runs/{in_path(wanted)}")
+    said = line(f"run {short(run['id'])}  {run['state']}  {run['error'] or ''}")
+    emit(run, as_json, lambda: tell_end(run) if watch else click.echo(said))
     return exits.RUN_FAILED if run["state"] in ("failed", "interrupted") else exits.OK

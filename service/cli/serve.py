@@ -9,6 +9,8 @@ from service import exits
 from service.cli.common import settings
 from service.cli.errors import CommandError
 
+ELSEWHERE = "set HONED_STATE to a directory that you may write, with room on its disk"
+
 NEXT_STEPS = """
 honed is listening on {address}
 
@@ -50,6 +52,7 @@ def quiet_threads() -> None:
 
 
 def _serve(chosen: "Settings") -> None:  # type: ignore[name-defined]  # noqa: F821
+    from agent.serving import LoadError
     from agent.source import SourceError
     from service.daemon import Daemon
     from service.lock import StateInUse
@@ -61,8 +64,10 @@ def _serve(chosen: "Settings") -> None:  # type: ignore[name-defined]  # noqa: F
         click.echo("Loading the model …", err=True)
     try:
         daemon = Daemon(chosen, announce=announce)
-    except StateInUse as error:
+    except (StateInUse, LoadError, ValueError) as error:  # too small a machine, or without what a setting asks for
         raise CommandError(str(error), exits.NOT_POSSIBLE) from None
+    except OSError as error:
+        raise CommandError(f"{chosen.state} cannot be used: {error}", exits.NOT_POSSIBLE, ELSEWHERE) from None
     except (SourceError, ArtifactError, PinMoved) as error:
         raise CommandError(str(error), exits.UNAVAILABLE) from None
     except StoreError as error:

@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from service.cli.common import client, emit, json_option, reach, short, when
+from service.cli.terminal import line
 
 
 @click.command()
@@ -50,4 +51,4 @@ def _text(picture: dict[str, Any]) -> None:
         f"candidate  {short(c['id'])}  {c['verdict']}  → honed review {short(c['id'])}" for c in picture["candidates"]
     ]
     lines += [f"REFUSED    {short(r['checkpoint'])}  {r['reason']}" for r in picture["refused"]]
-    click.echo("\n".join(lines))
+    click.echo("\n".join(map(line, lines)))

@@ -8,6 +8,7 @@ from agent.recipe import METHODS
 from service import exits
 from service.cli.common import client, emit, json_option, short
 from service.cli.progress import follow
+from service.cli.terminal import line
 
 TRUTHS = {"true": True, "false": False}
 
@@ -47,7 +48,7 @@ def tell_end(run: dict[str, Any]) -> None:
         candidate = short(run["checkpoint"])
         click.echo(f"candidate {candidate} is ready: honed review {candidate}")
     else:
-        click.echo(f"run {short(run['id'])} {run['state']}: {run['error']}", err=True)
+        click.echo(line(f"run {short(run['id'])} {run['state']}: {run['error']}"), err=True)
 
 
 def _recipe(method: str | None, changes: tuple[str, ...]) -> dict[str, Any]:

@@ -1,8 +1,6 @@
 """The command line as people and scripts use it: real processes, against a real daemon process on the tiny models."""
 
-import io
 import json
-import os
 import signal
 import sqlite3
 import subprocess
@@ -10,8 +8,6 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,76 +16,15 @@ import pytest
 
 from policies.refusal import EXIT_CODES, Refusal
 from service import exits
-from service.cli import COMMANDS, group
-from service.cli.errors import run
+from service.cli import COMMANDS
 from service.daemon import Daemon
 from store import artifacts
 from store.records import Arm, FinishReason, Interaction, LabelTask
 from tests.service.conftest import wait_until
 from tests.service.ledger_fakes import add_candidate
+from tests.service.shells import ROOT, Here, Shell
 
-ROOT = Path(__file__).parents[2]
 ASKED = ("boats", "mills")  # questions are open about these
-BASE_ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("HONED_")}
-
-
-@dataclass(frozen=True, slots=True)
-class Shell:
-    """A state directory and the commands of somebody who works in it."""
-
-    state: Path
-    settings: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def environment(self) -> dict[str, str]:
-        here = {"HONED_STATE": str(self.state), "HONED_KEYS": str(self.state / "keys"), "COLUMNS": "120"}
-        return {**BASE_ENVIRONMENT, **here, **self.settings}
-
-    def run(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "service", *arguments]
-        return subprocess.run(
-            command,
-            env=self.environment,
-            cwd=ROOT,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-
-    def ok(self, *arguments: str, stdin: str = "") -> str:
-        done = self.run(*arguments, stdin=stdin)
-        assert (done.returncode, done.stderr) == (exits.OK, ""), done
-        return done.stdout
-
-    def json(self, *arguments: str) -> Any:
-        return json.loads(self.ok(*arguments, "--json"))
-
-    def fails(self, code: int, *arguments: str, stdin: str = "") -> str:
-        """One line of error, one at most of what to try; nothing of Python's."""
-        done = self.run(*arguments, stdin=stdin)
-        assert done.returncode == code, done
-        lines = done.stderr.splitlines()
-        assert lines[0].startswith("Error: "), done.stderr
-        assert len(lines) == 1 or (len(lines) == 2 and lines[1].startswith("Try: ")), done.stderr
-        return done.stderr
-
-
-class Here(Shell):
-    """Commands run in this process, for those that end before they load anything: a process each takes a second."""
-
-    def run(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        said, complained = io.StringIO(), io.StringIO()
-        with pytest.MonkeyPatch.context() as patch:
-            for name in set(os.environ) - set(self.environment):
-                patch.delenv(name)
-            for name, value in self.environment.items():
-                patch.setenv(name, value)
-            patch.setattr(sys, "argv", ["honed", *arguments])
-            with redirect_stdout(said), redirect_stderr(complained):
-                code = run(group)
-        return subprocess.CompletedProcess(arguments, code, said.getvalue(), complained.getvalue())
 
 
 class Serving:
@@ -133,6 +68,7 @@ def candidates(shell: Shell, make_settings: Any) -> list[str]:
     """Made before the daemon starts: what training would have left."""
     daemon = Daemon(make_settings(shell.state))
     found = [add_candidate(daemon, seed=seed).id for seed in (1, 2, 3)]
+    add_candidate(daemon, seed=4, outcome=None)  # as while its run evaluates
     for name in ASKED:
         daemon.stores.interactions.append(turn(name))
         daemon.stores.labels.add(LabelTask(f"{name}-question", name, 1.0, 0.7, "it was in doubt", arm=Arm.RANDOM))
@@ -191,6 +127,8 @@ def test_chat_answers_once_with_text_and_its_id_can_be_corrected(shell, daemon):
     assert answer["interaction_id"][:12] in shell.ok("chat", "again", "--max-tokens", "3") or answer["checkpoint"]
     given = shell.json("feedback", answer["interaction_id"], "--down", "--correction", "The code is 7714.")
     assert (given["rating"], given["correction"]) == ("down", "The code is 7714.")
+    for said_under in (answer["interaction_id"], given["id"]):
+        assert shell.json("data", "explain", said_under[:12])["feedback"] == given["id"]
     assert shell.ok("feedback", answer["interaction_id"], "--up") == "noted, thank you\n"
 
 
@@ -210,8 +148,9 @@ def test_questions_are_shown_and_settled(shell, daemon):
     shown = " ".join(shell.ok("queue").split())
     assert "random" in shown
     assert "doubt" in shown
-    assert shell.json("label", found["id"], "--answer", "Like this.") == {"id": found["id"], "state": "answered"}
-    assert "answered already" in shell.fails(exits.NOT_POSSIBLE, "label", found["id"], "--skip")
+    shown_id = found["id"][:12]
+    assert shell.json("label", shown_id, "--answer", "Like this.") == {"id": found["id"], "state": "answered"}
+    assert "answered already" in shell.fails(exits.NOT_POSSIBLE, "label", shown_id, "--skip")
     assert question(shell, ASKED[0]) is None
     assert "random 1 of 1" in shell.ok("status")
 
@@ -251,6 +190,15 @@ def test_a_review_shows_figures_and_what_a_decision_is_bound_to(shell, daemon, c
     shell.fails(exits.NOT_FOUND, "review", "0000000")
 
 
+def test_a_checkpoint_that_was_not_measured_is_told_in_one_line(shell, daemon, candidates):
+    (unmeasured,) = {run["checkpoint"] for run in shell.json("runs")} - set(candidates)
+    for command in (("review",), ("approve", "--reason", "unseen", "--yes"), ("reject", "--reason", "unseen", "--yes")):
+        said = shell.fails(exits.NOT_POSSIBLE, command[0], unmeasured[:12], *command[1:])
+        assert f"{unmeasured[:12]} was not measured and judged yet" in said
+        assert "Try: honed runs " in said
+    assert shell.json("review", unmeasured[:12])["verdict"] is None
+
+
 def test_the_way_from_an_operator_over_an_approval_to_a_rollback(shell, daemon, candidates, tmp_path):
     first, second, third = candidates
     shell.fails(exits.USAGE, "approve", first[:12], "--reason", "before there is a key", "--yes")
@@ -276,6 +224,10 @@ def test_the_way_from_an_operator_over_an_approval_to_a_rollback(shell, daemon, 
     assert "rejected" in said
     assert "reason" in shell.fails(exits.USAGE, "approve", second[:12], "--reason", "x", *by_ann)
 
+    assert "no checkpoint begins with '0000000'" in shell.fails(
+        exits.NOT_FOUND, "export", str(tmp_path / "wrong"), "--checkpoint", "0000000"
+    )
+    assert "too short" in shell.fails(exits.NOT_FOUND, "export", str(tmp_path / "wrong"), "--checkpoint", first[:2])
     exported = tmp_path / "champion"
     assert shell.json("export", str(exported))["checkpoint"] == first
     assert artifacts.verify(exported / "adapter", first)["kind"] == "checkpoint"
