@@ -9,10 +9,18 @@ def state_directory() -> Path:
     """HONED_STATE, else the platform's place for application state."""
     named = os.environ.get("HONED_STATE")
     if named:
-        return Path(named).expanduser().resolve()
+        return whole(Path(named))
     from platformdirs import user_state_path
 
     return user_state_path("honed")
+
+
+def whole(path: Path) -> Path:
+    """What was named by somebody in some directory, as it is for a process in any. ValueError for nobody's home."""
+    try:
+        return path.expanduser().resolve()
+    except RuntimeError:
+        raise ValueError(f"{path} begins with the home of a user who is not known here; write it out") from None
 
 
 def kernel_directory() -> Path:
@@ -26,7 +34,7 @@ def key_directory() -> Path:
     """Where operators' private keys lie: HONED_KEYS, else the user's configuration. The daemon never reads it."""
     named = os.environ.get("HONED_KEYS")
     if named:
-        return Path(named).expanduser().resolve()
+        return whole(Path(named))
     from platformdirs import user_config_path
 
     return user_config_path("honed") / "keys"
