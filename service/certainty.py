@@ -1,8 +1,9 @@
 """How sure a checkpoint's answers may be taken: people's judgements of them, and what follows for the others."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from threading import Lock
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +31,13 @@ class Certainty:
         """None while too few of this checkpoint's answers were judged."""
         knowledge = self._of(checkpoint_id)
         return knowledge.report if knowledge else None
+
+    def reports(self) -> list[dict[str, Any]]:
+        """Of every checkpoint any of whose answers were judged, the one that answered last first: its id, and its
+        report where enough were. Worked out from what was said, which is kept for ever.
+        """
+        found = [(id_, self.report(id_)) for id_ in self._interactions.judged_checkpoints()]
+        return [{"checkpoint": id_, "report": asdict(report) if report else None} for id_, report in found]
 
     def probability_wrong(
         self, checkpoint_id: str, tokens: Sequence[TokenTrace], vector: Sequence[float]

@@ -241,6 +241,7 @@ class Daemon:
             self.rollout,
             self.snapshots,
             Clusters(stores.interactions, stores.pool),
+            self.certainty,
             self.access,
             self.paths,
             self.settings.quiet_hours,

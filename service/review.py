@@ -3,6 +3,7 @@ figures with intervals, the rules, rows by source, answers with the worst losses
 """
 
 from dataclasses import asdict
+from statistics import median
 from typing import Any
 
 from agent.results import NEARBY
@@ -16,6 +17,8 @@ from store.registry import Registry
 from store.runs import Runs
 
 MAX_ANSWERS = 40
+MIN_EARLIER = 3  # checkpoints of earlier runs, from which it is known how far is usual
+FAR = 2.0  # times the usual
 
 
 class NoCandidate(LookupError):
@@ -72,6 +75,7 @@ class Reviews:
             "is_rejected": any(a.decision is Decision.REJECT for a in self._registry.approvals_of(checkpoint.id)),
             **self._answers(checkpoint),
             "raters": self._raters(checkpoint),
+            "moved": self._moved(checkpoint),
             # What a decision will be bound to:
             "binds": {
                 "candidate": checkpoint.id,
@@ -113,6 +117,28 @@ class Reviews:
         """What each person's thumbs went with when the run was cut, the most alarming first."""
         run = RunDirectory(self._paths.run(checkpoint.run_id))
         return run.rows(RATERS) if (run.path / RATERS).exists() else []
+
+    def _moved(self, checkpoint: Checkpoint) -> dict[str, Any] | None:
+        """How far it moved from the base on what it was taught, beside the checkpoints of earlier runs: much farther
+        than usual foretells that more is forgotten.
+        """
+        now = _distance(checkpoint)
+        if now is None:
+            return None
+        earlier = [
+            found
+            for one in self._registry.checkpoints()
+            if one.created_at < checkpoint.created_at and one.run_id != checkpoint.run_id
+            if one.base_id == checkpoint.base_id and (found := _distance(one)) is not None
+        ]
+        usual = median(earlier) if len(earlier) >= MIN_EARLIER else None
+        return {"nats": now, "usual": usual, "is_alarm": usual is not None and now > FAR * usual}
+
+
+def _distance(checkpoint: Checkpoint) -> float | None:
+    """KL to the base in nats a token over what it was taught; runs that only learnt preferences tell none."""
+    found = dict(checkpoint.manifest.get("training", {})).get("moved")
+    return None if found is None else float(found)
 
 
 def _badness(line: dict[str, Any]) -> tuple[bool, bool, bool]:

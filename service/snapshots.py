@@ -135,9 +135,10 @@ class Snapshots:
         )
 
     def explain(self, id_: str) -> dict[str, Any]:
-        """Whether what was said, named by its own id or its interaction's, would be learnt, and why not.
-        NotSaid when there is no such word, or a later one stands.
+        """Whether what was said, named by how its own id or its interaction's begins, would be learnt, and why not.
+        NotSaid when there is no such word, or a later one stands; StoreError where several begin so.
         """
+        id_ = self._interactions.id_beginning_with(id_) or id_
         standing = {about.id: word.id for about, word in self._interactions.standing_feedback()}
         feedback_id = standing.get(id_, id_)
         curated, judged = self.curated(), self.judged()

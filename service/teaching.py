@@ -78,8 +78,8 @@ class Teaching:
     def answer_label(
         self, task_id: str, principal: str, action: str, correction: str | None, document: str | None = None
     ) -> LabelTask:
-        """Resolve a question: "answer" needs a correction and may name a document, "document" needs that alone; the
-        others take neither.
+        """Resolve the question whose id begins so: "answer" needs a correction and may name a document, "document" needs
+        one alone; the others take neither. NothingSaid, NotOpen, UnknownLabelTask; StoreError where several begin so.
         """
         _require_words(action, correction, document)
         task = self._labels.get(task_id)
@@ -98,7 +98,7 @@ class Teaching:
                 document=document,
                 is_excluded=action == "exclude",
             )
-        return self._labels.resolve(task_id, LABEL_STATES[action], self._clock(), said)
+        return self._labels.resolve(task.id, LABEL_STATES[action], self._clock(), said)
 
     def compare(self, first_id: str, second_id: str, principal: str, choice: Choice) -> Comparison:
         """Which of two answers to one question is better. UnknownInteraction, NotComparable."""

@@ -120,6 +120,14 @@ class Interactions:
             for tokens, vector, is_wrong in rows
         ]
 
+    def judged_checkpoints(self) -> list[str]:
+        """Those of whose answers a person called any right or wrong; the one that answered last first."""
+        sql = """SELECT i.checkpoint_id FROM interactions AS i JOIN feedback AS f ON f.interaction_id = i.id
+                 WHERE NOT f.is_excluded AND (f.rating IS NOT NULL OR f.correction IS NOT NULL)
+                 GROUP BY i.checkpoint_id ORDER BY max(i.seq) DESC"""
+        with self._db.read() as conn:
+            return [str(row[0]) for row in conn.execute(sql).fetchall()]
+
     def judgements(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
         """Numbers (N,) of the answers that people called right or wrong, and whether each is wrong (N,); the last word
         stands. In the order of the judgements.

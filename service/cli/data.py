@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from service.cli.common import client, emit, in_path, json_option, table
+from service.cli.common import client, emit, in_path, json_option, short, table
 from service.cli.terminal import line
 
 
@@ -86,6 +86,33 @@ def clusters(count: int, as_json: bool) -> None:
         table(None, ["about", "questions", "judged wrong", "nats a token", "novelty", "drift"], rows)
 
     emit(found, as_json, text)
+
+
+@command.command("certainty")
+@json_option
+def certainty(as_json: bool) -> None:
+    """Show how well each checkpoint's doubt told its wrong answers from its right ones, by what people judged.
+
+    Example: honed data certainty
+    """
+    found = client().get("/operator/certainty")["checkpoints"]
+
+    def text() -> None:
+        if not found:
+            click.echo("No answer was judged yet. `honed feedback` and `honed label` judge them.")
+            return
+        columns = ["checkpoint", "judged", "wrong", "AUROC", "by length alone", "AURC", "P(wrong) off by"]
+        table(None, columns, [[short(one["checkpoint"]), *_certain(one["report"])] for one in found])
+
+    emit(found, as_json, text)
+
+
+def _certain(report: dict[str, Any] | None) -> list[str]:
+    if report is None:
+        return ["too few", *["–"] * 5]
+    share = f"{report['num_wrong'] / report['num_judged']:.0%}"
+    figures = (report[name] for name in ("auroc", "length_auroc", "aurc", "ece"))
+    return [str(report["num_judged"]), share, *map(_number, figures)]
 
 
 def _number(value: float | None) -> str:

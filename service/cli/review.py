@@ -73,7 +73,14 @@ def show(review: dict[str, Any]) -> None:
 
 
 def _alarms(review: dict[str, Any]) -> None:
-    """What nobody should overlook: whose thumbs ask for flattery."""
+    """What nobody should overlook: a candidate far from the base, and whose thumbs ask for flattery."""
+    moved = review["moved"]
+    if moved and moved["is_alarm"]:
+        click.secho(
+            f"          alarm: on what it was taught it moved {moved['nats']:.2f} nats a token from the base, and "
+            f"{moved['usual']:.2f} is usual: look at what it may have forgotten",
+            fg="red",
+        )
     for rater in review["raters"]:
         if rater["alarms"]:
             asks = " and ".join({"praise": "praise or agreement", "length": "length"}[name] for name in rater["alarms"])
@@ -111,7 +118,10 @@ def _figures(results: dict[str, Any]) -> None:
         praising = (f"{flattery[m]['num_praising']}/{flattery[m]['num_items']}" for m in MODELS)
         rows.append(["answers a wrong opinion with praise or agreement", *praising])
     table("Figures (95 % intervals)", ["measured", *MODELS], rows)
-    click.echo(f"answer length against the base: {results['length_ratio']:.2f}")
+    click.echo(f"answer length against the base: {_number(results['length_ratio'])}")
+    repairs = results.get("repairs")  # records from before it was measured have none
+    if repairs:
+        click.echo(f"earlier repairs that the champion holds: {repairs['num_items']}, undone {repairs['num_lost']}")
     if results.get("num_too_long"):
         click.echo(f"not asked, being too long for a context: {results['num_too_long']} questions")
     _kinds(results.get("slices") or [])  # records from before it was measured have none
@@ -138,6 +148,10 @@ def _rows(review: dict[str, Any]) -> None:
         return
     sources = ", ".join(f"{count} {name}" for name, count in sorted(dataset["sources"].items()))
     click.echo(line(f"trained on {dataset['num_train']} rows and {dataset['num_replay']} replay rows ({sources})"))
+    moved = review["moved"]
+    if moved:
+        usual = "" if moved["usual"] is None else f" ({moved['usual']:.2f} is usual)"
+        click.echo(f"on what it was taught it moved {moved['nats']:.2f} nats a token from the base{usual}")
 
 
 def _nearby(counted: dict[str, int] | None, lines: list[dict[str, Any]]) -> None:

@@ -6,8 +6,9 @@ from typing import Any
 
 from rich.progress import Progress
 
-from agent.answers import Traced, traced_answers
+from agent.answers import Traced, sampled_answers, traced_answers
 from agent.embedding import SentenceEmbedder, Vectors
+from agent.engine import Sampling
 from agent.serving import ModelLoader
 from service import models
 from service.config import Settings
@@ -46,6 +47,20 @@ def ask(
             )
     finally:
         engine.close(drain_seconds=0)
+
+
+def draw(loader: ModelLoader, questions: Sequence[str], count: int, temperature: float) -> list[list[str]]:
+    """Further answers of the base to each question, drawn at that temperature."""
+    engine = loader.build("measured", None).engine
+    asked = [[{"role": "user", "content": question}] for question in questions for _ in range(count)]
+    samplings = [
+        Sampling(max_tokens=MAX_TOKENS, temperature=temperature, seed=seed) for _ in questions for seed in range(count)
+    ]
+    try:
+        said = [text for text, _ in sampled_answers(engine, loader.tokenizer, asked, samplings)]
+    finally:
+        engine.close(drain_seconds=0)
+    return [said[start : start + count] for start in range(0, len(said), count)]
 
 
 def vectors(of: Settings, texts: Sequence[str]) -> Vectors:

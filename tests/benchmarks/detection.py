@@ -15,10 +15,14 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import rankdata
 
+from agent.answers import Traced
 from agent.certainty import Judged, aurc, calibrate, ece
+from agent.consistency import SAMPLED_SIGNALS, Sampled
 from agent.detection import Example, learn
+from agent.doubts import DRAWN, TEMPERATURE
 from agent.uncertainty import DEFAULT_SIGNAL, SIGNALS, mean_entropy
-from tests.benchmarks.asking import ask, served, settings, vectors
+from service.config import Settings
+from tests.benchmarks.asking import ask, draw, served, settings, vectors
 from tests.benchmarks.domains import Item, capitals, mixed
 from tests.benchmarks.findings import Finding, at_least, at_most, tell
 
@@ -26,6 +30,7 @@ FOLDS = 5
 SPLITS = range(5)  # the seeds of as many divisions into folds
 RESAMPLES = 1000
 NUM_WORDINGS = 3  # of the capitals: an ECE of 0.05 is less than chance makes of 229 answers
+DRAWN_FOR = 200  # questions of a domain that are answered several times more
 BUDGETS = (50, 100, 200, 400)
 LEARNT, BY_TRACE = "P(wrong)", "P(wrong) by trace alone"
 
@@ -204,7 +209,28 @@ def run(console: Console) -> list[Finding]:
         found.append(Finding(name, "right, lenient", f"{1 - np.mean([one.is_wrong for one in examples[of]]):.2f}"))
         found.append(Finding(name, "right, strict: the answer and nothing else", f"{np.mean(exact):.2f}"))
         found += findings(name, examples[of], [item.group for item in items[of]], console)
+    for name, places in (("capitals", range(split)), ("mixed", range(split, len(items)))):
+        some = np.random.default_rng(3).permutation(places)[:DRAWN_FOR]
+        found += by_drawing(name, real, *([column[place] for place in some] for column in (items, answers, examples)))
     return found
+
+
+def by_drawing(
+    point: str, of: Settings, items: Sequence[Item], answers: Sequence[Traced], examples: Sequence[Example]
+) -> list[Finding]:
+    """What signals over drawn answers tell, beside the default signal on the same questions."""
+    drawn = draw(served(of), [item.question for item in items], DRAWN, TEMPERATURE)
+    told = [Sampled(answer.text, some, vectors(of, some)) for answer, some in zip(answers, drawn, strict=True)]
+    wrong = np.array([one.is_wrong for one in examples], dtype=np.float64)
+    usual = np.array([SIGNALS[DEFAULT_SIGNAL](one.tokens) or 0.0 for one in examples])
+    scores = {DEFAULT_SIGNAL: usual} | {
+        f"{name}, {DRAWN} drawn answers": np.array([signal(one) for one in told])
+        for name, signal in SAMPLED_SIGNALS.items()
+    }
+    return [
+        Finding(point, f"AUROC of {name}, on {len(wrong)} questions", f"{auroc(score, wrong):.2f}")
+        for name, score in scores.items()
+    ]
 
 
 def main() -> int:

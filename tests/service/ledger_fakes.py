@@ -84,6 +84,7 @@ def add_candidate(
     seed: int = 1,
     files: Mapping[str, bytes] | None = None,
     base: str | None = None,
+    moved: float | None = None,
 ) -> Checkpoint:
     """A sealed adapter with its run, evaluation and verdict, as the cycle would have left them."""
     stores, now = daemon.stores, time.time()
@@ -101,7 +102,7 @@ def add_candidate(
         "dataset": snapshot.id,
         "recipe": Recipe().to_json(),
         "versions": {"torch": "2"},
-        "training": {"loss": 0.1, "steps": 3.0},
+        "training": {"loss": 0.1, "steps": 3.0, **({} if moved is None else {"moved": moved})},
     }
     checkpoint_id = _publish(daemon, files or adapter_files(seed=seed), meta)
     checkpoint = Checkpoint(checkpoint_id, now, run_id, daemon.base.id, champion, snapshot.id, meta)

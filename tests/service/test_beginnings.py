@@ -32,7 +32,7 @@ def test_a_question_is_settled_by_the_beginning_of_its_id(desk, turns):
     [
         ("aaaa", "could be any of aaaa1111-question, aaaa2222-question"),
         ("aaa", "at least 4 characters"),
-        ("aaaa3", "no question 'aaaa3'"),
+        ("aaaa3", "no label task aaaa3"),
     ],
 )
 def test_a_question_that_could_be_several_or_none_is_not_settled(desk, turns, beginning, why):

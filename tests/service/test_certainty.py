@@ -104,3 +104,15 @@ def test_status_tells_the_champions_certainty_when_enough_was_judged(desk: Desk)
     told = desk.operator.get("/operator/status").json()["certainty"]
     assert (told["num_judged"], told["num_wrong"]) == (24, 16)
     assert {"auroc", "length_auroc", "aurc", "ece"} < told.keys()
+
+
+def test_every_checkpoint_that_was_judged_is_told_of_the_one_that_answered_last_first(interactions):
+    for number in range(24):
+        checkpoint = "new" if number >= 22 else "old"
+        interactions.append(interaction(f"i{number}", number / 24, checkpoint))
+        interactions.add_feedback(word(f"i{number}", number, rating=Rating.DOWN if number % 2 else Rating.UP))
+    interactions.append(interaction("unjudged", 0.5, "newest"))
+    found = Certainty(interactions).reports()
+    assert [one["checkpoint"] for one in found] == ["new", "old"]
+    assert found[0]["report"] is None
+    assert (found[1]["report"]["num_judged"], found[1]["report"]["num_wrong"]) == (22, 11)

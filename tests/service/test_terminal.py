@@ -26,6 +26,7 @@ REVIEW: dict[str, Any] = {
     "scope": None,
     "share": 1.0,
     "raters": [RATER],
+    "moved": {"nats": 2.0, "usual": None, "is_alarm": False},
     "is_stale": False,
     "results": {**RESULTS, "nearby": {"num_items": 1, "num_changed": 1}},
     "dataset": {"num_train": 1, "num_replay": 0, "sources": {EVIL: 1}},
