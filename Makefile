@@ -77,7 +77,7 @@ bench-detection: .venv/tested  ## How well uncertainty tells wrong answers from 
 bench-labels: .venv/tested  ## Labels to the same accuracy: active beside random, over five seeds (35 minutes; takes up where it stopped)
 	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.learning labels
 
-bench-preference: .venv/tested  ## Do hidden preferences of simulated raters reach the model, does flattery raise the alarm (forty minutes)
+bench-preference: .venv/tested  ## Do hidden preferences of simulated raters reach the model, does flattery raise the alarm (ten minutes)
 	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.learning preference
 
 bench-retention: .venv/installed  ## Which retention questions the default base gets right by luck (five minutes)

@@ -78,7 +78,7 @@ class Teaching:
     def answer_label(
         self, task_id: str, principal: str, action: str, correction: str | None, document: str | None = None
     ) -> LabelTask:
-        """Resolve the question whose id begins so: "answer" needs a correction and may name a document, "document" needs
+        """Resolve the question with such an id: "answer" needs a correction and may name a document, "document" needs
         one alone; the others take neither. NothingSaid, NotOpen, UnknownLabelTask; StoreError where several begin so.
         """
         _require_words(action, correction, document)

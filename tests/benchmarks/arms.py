@@ -56,7 +56,9 @@ def told(name: str, found: Learnt, figures: Mapping[str, float], seconds: float)
         f"{share(found.otherwise):.0f} % otherwise, "
         f"{share(found.kept):.1f} % kept, loss {found.nll_rise:+.3f}, length {found.lengths.mean():.2f}"
     )
-    return Finding(POINT, name, f"{shares}; {figures['steps']:.0f} steps, {seconds:.0f} s")
+    return Finding(
+        POINT, name, f"{shares}; moved {figures['moved']:.1f} nats; {figures['steps']:.0f} steps, {seconds:.0f} s"
+    )
 
 
 def run(console: Console, num_facts: int = FACTS) -> list[Finding]:

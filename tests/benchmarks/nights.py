@@ -1,7 +1,7 @@
 """Twenty nights: five invented facts a day, corrected through feedback, trained, measured, approved, served; what is
 left of the first at the end: `make bench-nights`
 A real daemon on the real model. Each night trains from the base on everything taught so far; a candidate that policy
-refuses is not approved, and its day's facts come again with the next night's. About an hour and a half on two cores.
+refuses is not approved, and its day's facts come again with the next night's. About an hour on two cores.
 """
 
 import argparse
