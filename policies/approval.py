@@ -40,6 +40,7 @@ __all__ = [
     "examine",
     "introduce",
     "sign",
+    "standing",
     "still_holds",
 ]
 
@@ -64,6 +65,21 @@ def examine(
     if refused is None and statement.decision is Decision.APPROVE:
         refused = _forbidden(statement, checks, policy_set)
     return refused or Accepted(statement)
+
+
+def standing(
+    envelopes: Sequence[Mapping[str, Any]],
+    operators: Sequence[Operator],
+    state: State,
+    now: float,
+    policy_set: PolicySet,
+) -> list[Statement]:
+    """The yeses among recorded decisions that still count: signed, in time, and over all that is on record now."""
+    found = [
+        _standing(one, operators, candidate=state.candidate or "", champion=state.champion, at=now) for one in envelopes
+    ]
+    yes = [one for one in found if isinstance(one, Statement)]
+    return [one for one in yes if first_unmet(binding_checks(one, state, policy_set.id)) is None]
 
 
 def still_holds(

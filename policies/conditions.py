@@ -66,6 +66,11 @@ def candidate_checks(statement: Statement, state: State) -> Iterable[Check]:
     )
     yield Check(Refusal.REPLAYED, statement.nonce not in state.used_nonces, f"{statement.nonce} was used before")
     yield Check(Refusal.REJECTED, not state.is_rejected, f"an operator rejected {statement.candidate}")
+    yield Check(
+        Refusal.CHAMPION_MOVED,
+        statement.candidate != state.champion,
+        f"{statement.candidate} serves already; first take it back: honed rollback --reason …",
+    )
 
 
 def binding_checks(statement: Statement, state: State, policy_id: str) -> Iterable[Check]:

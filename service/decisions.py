@@ -1,19 +1,20 @@
 """Signed decisions: examine, record, and promote when enough operators have said yes."""
 
+import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from policies.approval import State, Statement, examine
+from policies.approval import State, Statement, examine, standing
 from policies.engine import PolicySet
 from policies.envelope import read
 from policies.operators import check_operator
-from policies.refusal import Refused
+from policies.refusal import Refusal, Refused
 from service.rollout import Rollout
 from store.database import StoreError
 from store.records import Approval, Checkpoint, Decision, Operator, Promotion
-from store.registry import Registry
+from store.registry import Registry, ReplayedApproval, ServesAlready
 
 
 class DecisionRefused(RuntimeError):
@@ -34,7 +35,7 @@ class Decided:
 
 
 class Decisions:
-    """Takes envelopes from operators."""
+    """Takes envelopes from operators, one at a time. Nobody waits for a load: who says no meanwhile stops it."""
 
     def __init__(
         self,
@@ -52,17 +53,13 @@ class Decisions:
         self._base_id = base_id
         self._required = approvals_required
         self._clock = clock
+        self._one_decision = threading.Lock()
 
     def decide(self, envelope: Mapping[str, Any]) -> Decided:
         """Record an approval or rejection. DecisionRefused names the rule; refusals are on the audit record too."""
-        candidate = _claimed_candidate(envelope)
-        result = examine(envelope, self._registry.operators(), self.state(candidate), self._clock(), self._policy_set)
-        if isinstance(result, Refused):
-            raise self._refused(result, candidate)
-        statement = result.statement
-        self._record(statement, envelope)
-        yes = self._standing_approvals(statement.candidate, statement.champion)
-        num_operators = len({approval.operator for approval in yes})
+        with self._one_decision:  # each is examined against what the one before left
+            statement, yes = self._take(envelope)
+        num_operators = len({one.operator for one in yes})
         if statement.decision is Decision.REJECT or num_operators < self._required:
             return Decided(statement, num_operators, None)
         promotion = self._rollout.promote(
@@ -70,7 +67,7 @@ class Decisions:
             over=statement.champion,
             actor=f"operator:{statement.operator}",
             reason=statement.reason,
-            approval_ids=[approval.id for approval in yes],
+            approval_ids=sorted({one.nonce for one in yes}),
         )
         return Decided(statement, num_operators, promotion)
 
@@ -82,7 +79,7 @@ class Decisions:
         evaluation = self._registry.evaluation_of(candidate_id) if is_known else None
         approvals = self._registry.approvals_of(candidate_id) if is_known else []
         champion = self._registry.champion(self._base_id)
-        return State(
+        state = State(
             candidate=candidate_id if is_known else None,
             champion=champion,
             base=self._base_id,
@@ -91,17 +88,34 @@ class Decisions:
             dataset=checkpoint.dataset_id if checkpoint else "",
             verdict=verdict.outcome if verdict else None,
             used_nonces=frozenset(approval.id for approval in approvals),
-            signers=self._counted_signers(candidate_id, champion) if is_known else frozenset(),
+            signers=frozenset(),
             is_rejected=any(approval.decision is Decision.REJECT for approval in approvals),
         )
+        return replace(state, signers=self._counted_signers(state))
 
     def add_operator(self, envelope: Mapping[str, Any]) -> Operator:
         """The first operator introduces themselves; later ones need a known operator's signature.
         PolicyError says why not.
         """
-        operator = check_operator(envelope, self._registry.operators())
-        self._registry.add_operator(operator)
+        with self._one_decision:  # there is one first operator
+            operator = check_operator(envelope, self._registry.operators())
+            self._registry.add_operator(operator)
         return operator
+
+    def _take(self, envelope: Mapping[str, Any]) -> tuple[Statement, list[Statement]]:
+        """The decision, examined and recorded, and every yes that now stands for its candidate."""
+        candidate, now = _claimed_candidate(envelope), self._clock()
+        state = self.state(candidate)
+        result = examine(envelope, self._registry.operators(), state, now, self._policy_set)
+        if isinstance(result, Refused):
+            raise self._refused(result, candidate)
+        try:
+            self._record(result.statement, envelope, now)
+        except ReplayedApproval as error:  # it was used for another candidate
+            raise self._refused(Refused(Refusal.REPLAYED, str(error)), candidate) from error
+        except ServesAlready as error:  # its promotion, under way as we looked, came first
+            raise self._refused(Refused(Refusal.CHAMPION_MOVED, str(error)), candidate) from error
+        return result.statement, self._standing(state, now)
 
     def _checkpoint(self, candidate_id: str) -> Checkpoint | None:
         """By its whole id: what is signed is never shortened, and this one is not even verified yet."""
@@ -111,31 +125,26 @@ class Decisions:
             return None
         return found if found is not None and found.id == candidate_id else None
 
-    def _counted_signers(self, candidate_id: str, champion: str) -> frozenset[str]:
+    def _counted_signers(self, state: State) -> frozenset[str]:
         """Whose yes is counted already. Once there are enough but no promotion came of it (the checkpoint did not load,
         the daemon died in between), the same people may sign again to try again."""
-        yes = self._standing_approvals(candidate_id, champion)
-        is_complete = len({approval.operator for approval in yes}) >= self._required
-        return frozenset() if is_complete else frozenset(approval.key_id for approval in yes)
+        yes = self._standing(state, self._clock())
+        is_complete = len({one.operator for one in yes}) >= self._required
+        return frozenset() if is_complete else frozenset(one.key_id for one in yes)
 
-    def _standing_approvals(self, candidate_id: str, champion: str) -> list[Approval]:
-        """Unspent, unexpired yeses to this candidate over this champion: an approval makes at most one promotion."""
-        promotions = self._registry.promotions()
-        spent = {spent_id for promotion in promotions for spent_id in promotion.approval_ids}
-        return [
-            approval
-            for approval in self._registry.approvals_of(candidate_id)
-            if approval.decision is Decision.APPROVE
-            and approval.id not in spent
-            and approval.expires_at > self._clock()
-            and _statement_champion(approval) == champion
-        ]
+    def _standing(self, state: State, now: float) -> list[Statement]:
+        """The yeses to this candidate that hold, by what was signed and never by what their rows say, and are unspent:
+        an approval makes at most one promotion."""
+        envelopes = [one.envelope for one in self._registry.approvals_of(state.candidate)] if state.candidate else []
+        spent = {spent_id for promotion in self._registry.promotions() for spent_id in promotion.approval_ids}
+        yes = standing(envelopes, self._registry.operators(), state, now, self._policy_set)
+        return [one for one in yes if one.nonce not in spent]
 
-    def _record(self, statement: Statement, envelope: Mapping[str, Any]) -> None:
+    def _record(self, statement: Statement, envelope: Mapping[str, Any], now: float) -> None:
         self._registry.add_approval(
             Approval(
                 id=statement.nonce,
-                created_at=self._clock(),
+                created_at=now,
                 checkpoint_id=statement.candidate,
                 decision=statement.decision,
                 key_id=statement.key_id,
@@ -159,7 +168,3 @@ def _claimed_candidate(envelope: Mapping[str, Any]) -> str:
         return Statement.from_bytes(payload).candidate
     except ValueError:  # `examine` says what is wrong with it
         return ""
-
-
-def _statement_champion(approval: Approval) -> str:
-    return Statement.from_bytes(read(approval.envelope).payload).champion

@@ -11,17 +11,17 @@ class RollbackRefused(RuntimeError):
 
 
 def lineage(registry: Registry, base_id: str) -> list[str]:
-    """The champion, then what each promotion had replaced, back to the base."""
+    """The champion, then what each promotion had replaced, back to the base; less what was rejected since."""
     line = [registry.champion(base_id)]
     while line[-1] != base_id:
         promotion = registry.promotion_to(line[-1])
         following = promotion.previous_id if promotion else base_id
         line.append(base_id if following in line else following)
-    return line
+    return [line[0], *(id_ for id_ in line[1:] if not registry.is_rejected(id_))]
 
 
 def rollback_target(registry: Registry, base_id: str) -> str | None:
-    """What the champion replaced when it was promoted; None when the base serves."""
+    """What the champion replaced when it was promoted, or what came before that; None when the base serves."""
     return next(iter(lineage(registry, base_id)[1:]), None)
 
 

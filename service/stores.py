@@ -61,12 +61,16 @@ def open_stores(settings: Settings) -> Stores:
 
 
 def require_pin(stores: Stores, source: str, base_id: str) -> None:
-    """The base's digest goes on record the first time and must be the same ever after. PinMoved otherwise."""
-    pinned = stores.audit.newest("base.pinned")
-    if pinned is None or pinned.body["source"] != source:
-        stores.registry.note("base.pinned", {"source": source, "base": base_id}, time.time())
-    elif pinned.body["base"] != base_id:
+    """A source's base goes on record the first time and must be the same ever after, whatever served in between.
+    PinMoved otherwise.
+    """
+    first = stores.registry.first_pin(source)
+    if first not in (None, base_id):
         raise PinMoved(
-            f"base {base_id[:12]} is not {str(pinned.body['base'])[:12]}, which the ledger pinned for {source}; "
+            f"base {base_id[:12]} is not {str(first)[:12]}, which the ledger pinned first for {source}; "
             "restore STATE/models, or start a new HONED_STATE"
         )
+    newest = stores.audit.newest("base.pinned")  # says which base serves here, also with the daemon down
+    pin = {"source": source, "base": base_id}
+    if newest is None or newest.body != pin:
+        stores.registry.note("base.pinned", pin, time.time())

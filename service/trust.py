@@ -67,7 +67,7 @@ class Trust:
         NotTrusted if not.
         """
         if checkpoint_id != self._base_id:
-            self._require_approval(checkpoint_id)
+            self._require_promoted(checkpoint_id)
         return self.adapter_bytes(checkpoint_id)
 
     def choose(self, passed_over: Sequence[Refusal] = ()) -> Choice:
@@ -83,25 +83,33 @@ class Trust:
                 refused.append(Refusal(checkpoint_id, str(error)))
         return Choice(self._base_id, None, tuple(refused))
 
-    def _require_approval(self, checkpoint_id: str) -> None:
-        promotion = self._registry.promotion_to(checkpoint_id)
-        if promotion is None:
-            raise NotTrusted("it was never promoted")
+    def require_approval(self, checkpoint_id: str, *, over: str, approval_ids: Sequence[str], at: float) -> None:
+        """What each load of it will ask, of a promotion over champion `over` at that time. NotTrusted says why not."""
+        if self._registry.is_rejected(checkpoint_id):
+            raise NotTrusted("an operator rejected it")
         verdict = self._registry.verdict_of(checkpoint_id)
         if verdict is None or verdict.outcome is not Outcome.PASS:
             raise NotTrusted(f"its verdict is {verdict.outcome if verdict else 'missing'}, not pass")
         approvals = [
             approval
             for approval in self._registry.approvals_of(checkpoint_id)
-            if approval.id in promotion.approval_ids and approval.decision is Decision.APPROVE
+            if approval.id in approval_ids and approval.decision is Decision.APPROVE
         ]
         problem = still_holds(
             [approval.envelope for approval in approvals],
             self._registry.operators(),
             candidate=checkpoint_id,
-            champion=promotion.previous_id,
-            at=promotion.created_at,
+            champion=over,
+            at=at,
             required=self._required,
         )
         if isinstance(problem, Refused):
             raise NotTrusted(f"its approval does not hold: {problem.message}")
+
+    def _require_promoted(self, checkpoint_id: str) -> None:
+        promotion = self._registry.promotion_to(checkpoint_id)
+        if promotion is None:
+            raise NotTrusted("it was never promoted")
+        self.require_approval(
+            checkpoint_id, over=promotion.previous_id, approval_ids=promotion.approval_ids, at=promotion.created_at
+        )

@@ -31,13 +31,29 @@ class ReplayedApproval(StoreError):
     """An approval with this nonce was accepted before."""
 
 
-class ChampionMoved(StoreError):
+class Overtaken(StoreError):
+    """What was decided meanwhile stands against it; the message says what."""
+
+
+class ChampionMoved(Overtaken):
     """Another promotion came first."""
 
     def __init__(self, expected: str, found: str) -> None:
         super().__init__(f"the champion is {found}, not {expected} any more; look at it and decide again")
         self.expected = expected
         self.found = found
+
+
+class CheckpointRejected(Overtaken):
+    """An operator said no to it."""
+
+
+class ApprovalSpent(Overtaken):
+    """One of these approvals made a promotion before."""
+
+
+class ServesAlready(Overtaken):
+    """A rejection of the champion: only a rollback takes that back."""
 
 
 class Registry:
@@ -125,11 +141,14 @@ class Registry:
             "operator": approval.operator,
             "expires_at": approval.expires_at,
         }
-        event = "approval.accepted" if approval.decision is Decision.APPROVE else "rejection.accepted"
+        is_no = approval.decision is Decision.REJECT
+        event = "rejection.accepted" if is_no else "approval.accepted"
 
         def job(conn: Connection) -> None:
             if conn.execute("SELECT 1 FROM approvals WHERE id = ?", [approval.id]).fetchone():
                 raise ReplayedApproval(f"approval {approval.id} was used before; sign a new one")
+            if is_no and _champion(conn, "")[0] == approval.checkpoint_id:
+                raise ServesAlready(f"{approval.checkpoint_id} serves already; first take it back: honed rollback --reason …")
             witness.record(conn, self._audit, "approvals", to_row(approval), event, body)
 
         self._db.write(job)
@@ -137,6 +156,11 @@ class Registry:
     def approvals_of(self, checkpoint_id: str) -> list[Approval]:
         """Approvals and rejections alike, in the order they came."""
         return self._select(Approval, "SELECT * FROM approvals WHERE checkpoint_id = ? ORDER BY seq", checkpoint_id)
+
+    def is_rejected(self, checkpoint_id: str) -> bool:
+        """Whether any operator ever said no to it."""
+        with self._db.read() as conn:
+            return _is_rejected(conn, checkpoint_id)
 
     def promote(
         self,
@@ -151,7 +175,9 @@ class Registry:
         expected_champion: str,
         base_id: str,
     ) -> Promotion:
-        """The one INSERT that makes a champion, if the champion is still the one this was decided against."""
+        """The one INSERT that makes a champion. Overtaken when the champion is not the one this was decided against any
+        more, when it was rejected meanwhile, or when its approvals made a promotion already.
+        """
 
         def job(conn: Connection) -> Promotion:
             found, newest = _champion(conn, base_id)
@@ -161,6 +187,7 @@ class Registry:
                 raise StoreError(f"previous_id must be the champion it replaces, {found}, got {previous_id}")
             if checkpoint_id != base_id:
                 _require_checkpoint(conn, checkpoint_id)
+            _require_unspent(conn, approval_ids)
             promotion = Promotion(
                 newest + 1, float(at), checkpoint_id, previous_id, kind, actor, reason, tuple(approval_ids)
             )
@@ -182,6 +209,14 @@ class Registry:
     def champion(self, base_id: str) -> str:
         with self._db.read() as conn:
             return _champion(conn, base_id)[0]
+
+    def first_pin(self, source: str) -> str | None:
+        """The base that this source was on record with first; None when it never was."""
+        sql = """SELECT json_extract(body, '$.base') AS base FROM audit
+                 WHERE event = 'base.pinned' AND json_extract(body, '$.source') = ? ORDER BY seq LIMIT 1"""
+        with self._db.read() as conn:
+            row = fetch_one(conn, sql, [source])
+        return str(row["base"]) if row else None
 
     def note(self, event: str, body: Json, at: float) -> AuditEntry:
         """An audit entry of its own, for what leaves no row: a refused load, a refused approval, a started run."""
@@ -219,3 +254,18 @@ def _champion(conn: Connection, base_id: str) -> tuple[str, int]:
 def _require_checkpoint(conn: Connection, checkpoint_id: str) -> None:
     if conn.execute("SELECT 1 FROM checkpoints WHERE id = ?", [checkpoint_id]).fetchone() is None:
         raise StoreError(f"no checkpoint {checkpoint_id}; register it before promoting it")
+    if _is_rejected(conn, checkpoint_id):
+        raise CheckpointRejected(f"an operator rejected {checkpoint_id}; it can never serve again")
+
+
+def _is_rejected(conn: Connection, checkpoint_id: str) -> bool:
+    sql = "SELECT 1 FROM approvals WHERE checkpoint_id = ? AND decision = 'reject'"
+    return conn.execute(sql, [checkpoint_id]).fetchone() is not None
+
+
+def _require_unspent(conn: Connection, approval_ids: Sequence[str]) -> None:
+    """An approval makes one promotion."""
+    sql = "SELECT 1 FROM promotions, json_each(promotions.approval_ids) AS spent WHERE spent.value = ?"
+    for approval_id in approval_ids:
+        if conn.execute(sql, [approval_id]).fetchone():
+            raise ApprovalSpent(f"approval {approval_id} made a promotion before; sign a new one")

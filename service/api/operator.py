@@ -21,7 +21,7 @@ from service.cycle import Cycle, NotStarted
 from service.decisions import DecisionRefused, Decisions
 from service.paths import Paths
 from service.review import NoCandidate, Reviews
-from service.rollout import Rollout, RolloutError
+from service.rollout import NotLoaded, Rollout, RolloutError
 from service.snapshots import NotSaid, Snapshots
 from service.status import Status, run_json
 from service.teaching import NothingSaid, Teaching
@@ -30,7 +30,7 @@ from store.database import Database, StoreError
 from store.interactions import Interactions
 from store.labels import Labels, NotOpen, UnknownLabelTask
 from store.records import ApiKey, Interaction, LabelTask, TrainingRun
-from store.registry import ChampionMoved
+from store.registry import Overtaken
 from store.runs import Runs
 
 METRICS_TAIL = 400
@@ -162,7 +162,7 @@ def _add_decisions(routes: APIRouter, parts: OperatorParts) -> None:
             raise ApiError(
                 409, refused.message, param="envelope", code=refused.refusal.value, exit_code=refused.exit_code
             ) from None
-        except (RolloutError, ChampionMoved) as error:
+        except (RolloutError, Overtaken) as error:
             raise ApiError(409, str(error), code="not_promoted") from None
         promotion = decided.promotion
         return {
@@ -177,8 +177,10 @@ def _add_decisions(routes: APIRouter, parts: OperatorParts) -> None:
     def rollback(body: Reason) -> dict[str, Any]:
         try:
             promotion = parts.rollout.roll_back(actor="operator:local", reason=body.reason)
-        except (RolloutError, ChampionMoved) as error:
+        except (RolloutError, Overtaken) as error:
             raise ApiError(409, str(error), code="no_rollback") from None
+        except NotLoaded as error:
+            raise ApiError(503, str(error), code="not_loaded") from None
         return {"champion": promotion.checkpoint_id, "previous": promotion.previous_id}
 
     @routes.post("/operators")

@@ -17,6 +17,7 @@ from policies.approval import (
     Statement,
     examine,
     sign,
+    standing,
     still_holds,
 )
 from policies.engine import PolicySet, shipped
@@ -221,6 +222,14 @@ def test_a_yes_to_something_else_is_not_a_yes_to_this(desk, changes, refusal):
     assert is_refused(desk.examine(desk.signed(**changes)), refusal)
 
 
+@pytest.mark.parametrize("decision", Decision)
+def test_what_serves_already_is_neither_approved_nor_rejected(desk, decision):
+    champion = desk.state.champion
+    answer = desk.examine(desk.signed(candidate=champion, decision=decision), candidate=champion)
+    assert is_refused(answer, Refusal.CHAMPION_MOVED)
+    assert "serves already; first take it back: honed rollback" in answer.message
+
+
 def test_a_verdict_under_other_rules_than_those_in_force_is_stale(desk):
     answer = desk.examine(desk.signed(policy="older"), policy="older")
     assert is_refused(answer, Refusal.POLICY_MOVED)
@@ -380,6 +389,39 @@ def test_every_single_bit_edit_of_the_envelope_as_text_is_refused(desk, place):
         forged = copy.deepcopy(envelope)
         (forged if place in forged else forged["signatures"][0])[place] = edited
         assert isinstance(desk.examine(forged), Refused), edited
+
+
+def standing_names(desk, *envelopes, **state):
+    found = standing(envelopes, desk.operators, replace(desk.state, **state), NOW + HOUR, desk.policy_set)
+    return [statement.operator for statement in found]
+
+
+def test_recorded_yeses_stand_while_all_they_were_given_for_is_the_same(desk):
+    assert standing_names(desk, desk.signed(), desk.signed_by_bob()) == ["ann", "bob"]
+    assert standing_names(desk) == []
+
+
+@pytest.mark.parametrize(
+    "state",
+    [{"candidate": None}]
+    + [{name: "other"} for name in ("candidate", "champion", "base", "policy", "evaluation", "dataset")],
+)
+def test_no_recorded_yes_stands_once_that_has_moved(desk, state):
+    assert standing_names(desk, desk.signed(), desk.signed_by_bob(), **state) == []
+
+
+def test_a_recorded_yes_that_nobody_known_signed_does_not_stand(desk):
+    forged = seal(desk.statement(operator="bob", key_id=desk.bob.key_id).to_bytes(), PAYLOAD_TYPE, [desk.stranger_key])
+    renamed = copy.deepcopy(forged)
+    renamed["signatures"][0]["keyid"] = desk.bob.key_id
+    assert standing_names(desk, desk.signed(), forged, renamed, {}, {"payload": "e30="}) == ["ann"]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"decision": Decision.REJECT}, {"expires_at": NOW + HOUR}, {"issued_at": NOW + 2 * HOUR}]
+)
+def test_a_recorded_no_or_a_yes_out_of_its_time_does_not_stand(desk, changes):
+    assert standing_names(desk, desk.signed(**changes), desk.signed_by_bob()) == ["bob"]
 
 
 def holds(desk, envelopes, **changes):

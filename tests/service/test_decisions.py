@@ -1,24 +1,30 @@
 """Signed decisions through the operator's door: what is refused and with which code, and what a yes does."""
 
 import base64
+import contextlib
 import json
 import shutil
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 import httpx
 import pytest
 
+from policies.engine import PolicyError
 from policies.operators import introduce
 from policies.refusal import EXIT_CODES, Refusal
 from service import keys
-from service.decisions import DecisionRefused
-from store.records import Checkpoint, Decision, Outcome
-from store.registry import ChampionMoved
+from service.daemon import Daemon
+from service.decisions import DecisionRefused, Decisions
+from store.database import StoreError
+from store.records import Approval, Checkpoint, Decision, Operator, Outcome
+from store.registry import ChampionMoved, Registry
+from store.rows import insert, to_row
 from tests.fakes import adapter_files
 from tests.service.conftest import Desk, MakeDaemon, post, served, wait_until
-from tests.service.ledger_fakes import Person, add_candidate, add_operator, promote, signed, stranger
+from tests.service.ledger_fakes import RESULTS, Person, add_candidate, add_operator, judge, promote, signed, stranger
 
 HI = [{"role": "user", "content": "Hi"}]
 
@@ -26,8 +32,6 @@ HI = [{"role": "user", "content": "Hi"}]
 @pytest.fixture(scope="module")
 def office(tmp_path_factory, make_settings) -> Desk:
     """A daemon whose candidates are only ever refused: the base stays its champion."""
-    from service.daemon import Daemon
-
     daemon = Daemon(make_settings(tmp_path_factory.mktemp("office") / "state"))
     yield Desk(daemon)
     daemon.close()
@@ -186,6 +190,15 @@ def test_a_rejected_candidate_is_never_promoted(office, ann):
     assert candidate.id not in waiting
 
 
+def test_one_signature_on_two_candidates_is_refused_as_used_before(office, ann):
+    """The nonce is all that two statements may not share."""
+    first, second = add_candidate(office.daemon), add_candidate(office.daemon, seed=2)
+    no = signed(office.daemon, ann, first, decision=Decision.REJECT, nonce="only once")
+    assert decide(office, no).json()["decision"] == "reject"
+    assert_refused(office, approve(office, ann, second, nonce="only once"), Refusal.REPLAYED)
+    assert office.daemon.stores.registry.approvals_of(second.id) == []
+
+
 def test_an_operator_introduced_by_nobody_known_is_refused(office, ann):
     eve = stranger("eve")
     envelope = introduce("eve", keys.public_hex(eve.signer), time.time(), [eve.signer])
@@ -307,8 +320,8 @@ def test_after_a_failed_load_the_same_operator_may_try_again(desk):
     weights.write_bytes(whole)
     assert approve(desk, ann, candidate).json()["promoted"]
     assert desk.serving == candidate.id
-    desk.daemon.rollout.rebuild()  # both signatures of one person still carry it at a load
-    assert desk.serving == candidate.id
+    # both signatures of one person still carry it at a load
+    assert desk.daemon.rollout._trust.choose().checkpoint_id == candidate.id
 
 
 NO_LORA = {"adapter_config.json": json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 4, "use_dora": True}).encode()}
@@ -423,3 +436,163 @@ def test_a_rollback_passes_over_a_checkpoint_that_was_damaged_meanwhile_and_stil
     assert desk.serving == desk.daemon.base.id
     refused = desk.daemon.stores.audit.newest("checkpoint.refused")
     assert refused is not None and refused.body["checkpoint"] == first.id
+
+
+def test_a_rollback_passes_over_a_checkpoint_that_was_rejected(desk):
+    ann = add_operator(desk.daemon)
+    first, second = add_candidate(desk.daemon, seed=1), add_candidate(desk.daemon, seed=2)
+    promote(desk.daemon, ann, first)
+    promote(desk.daemon, ann, second)
+    assert approve(desk, ann, first, decision=Decision.REJECT).status_code == 200
+    assert desk.operator.get("/operator/status").json()["previous"] == desk.daemon.base.id
+    response = post(desk.operator, "/operator/rollback", {"reason": "back"})
+    assert response.json() == {"champion": desk.daemon.base.id, "previous": second.id}
+
+
+@pytest.mark.parametrize("decision", Decision)
+def test_what_serves_already_is_neither_approved_nor_rejected_and_the_way_back_stays(desk, decision):
+    ann = add_operator(desk.daemon)
+    first, second = add_candidate(desk.daemon, seed=1), add_candidate(desk.daemon, seed=2)
+    promote(desk.daemon, ann, first)
+    promote(desk.daemon, ann, second)
+    response = approve(desk, ann, second, decision=decision)
+    assert_refused(desk, response, Refusal.CHAMPION_MOVED)
+    assert "serves already; first take it back: honed rollback" in response.json()["error"]["message"]
+    assert post(desk.operator, "/operator/rollback", {"reason": "back"}).json()["champion"] == first.id
+    assert approve(desk, ann, second, decision=Decision.REJECT).status_code == 200
+    assert_refused(desk, approve(desk, ann, second), Refusal.REJECTED)
+
+
+# ── a quorum is of signatures, not of rows ───────────────────────────────────────────────────────────────────────────
+
+
+def slip_in(daemon: Daemon, row_id: str, person: Person, candidate: Checkpoint, envelope: dict) -> None:
+    """An approval's row beside the audit chain, as somebody with the file in hand would write it."""
+    now = time.time()
+    row = Approval(
+        row_id, now, candidate.id, Decision.APPROVE, person.key_id, person.name, "looks fine", now + 9e5, envelope
+    )
+    daemon.stores.ledger.write(lambda conn: insert(conn, "approvals", to_row(row)))
+
+
+@pytest.fixture
+def board(make_daemon: MakeDaemon) -> Desk:
+    """Where two have to agree."""
+    return Desk(make_daemon(approvals_required=2))
+
+
+@pytest.fixture
+def two(board: Desk) -> tuple[Person, Person]:
+    ann = add_operator(board.daemon, "ann")
+    return ann, add_operator(board.daemon, "bob", sponsor=ann)
+
+
+def test_a_yes_forged_into_the_ledger_is_not_counted(board, two):
+    ann, bob = two
+    candidate = add_candidate(board.daemon)
+    for number, envelope in enumerate(
+        [
+            signed(board.daemon, stranger("bob"), candidate),
+            edited(signed(board.daemon, bob, candidate, decision=Decision.REJECT), decision="approve"),
+            signed(board.daemon, bob, add_candidate(board.daemon, seed=2)),
+            {},
+        ]
+    ):
+        slip_in(board.daemon, f"forged-{number}", bob, candidate, envelope)
+    first = approve(board, ann, candidate).json()
+    assert (first["approvals"], first["promoted"], board.serving) == (1, False, board.daemon.base.id)
+    assert approve(board, bob, candidate).json()["promoted"]
+
+
+def test_a_spent_yes_under_a_new_number_is_not_counted(board, two):
+    ann, bob = two
+    candidate = add_candidate(board.daemon)
+    approve(board, ann, candidate)
+    yes = signed(board.daemon, bob, candidate)
+    assert decide(board, yes).json()["promoted"]
+    post(board.operator, "/operator/rollback", {"reason": "worse"})
+    slip_in(board.daemon, "another", bob, candidate, yes)
+    again = approve(board, ann, candidate).json()
+    assert (again["approvals"], again["promoted"]) == (1, False)
+
+
+def test_a_yes_given_on_another_evaluation_is_not_counted(board, two):
+    ann, bob = two
+    candidate = add_candidate(board.daemon)
+    approve(board, ann, candidate)
+    judge(board.daemon, candidate, Outcome.PASS, results={**RESULTS, "num_train": 4})
+    second = approve(board, bob, candidate).json()
+    assert (second["approvals"], second["promoted"]) == (1, False)
+    assert approve(board, ann, candidate).json()["promoted"]
+
+
+# ── at the same moment ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Lingering(Registry):
+    """Whoever asks who the operators are waits a little for a second one who asks."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        super().__init__(daemon.stores.ledger, daemon.stores.audit)
+        self._together = threading.Barrier(2)
+
+    def operators(self) -> list[Operator]:
+        found = super().operators()
+        with contextlib.suppress(threading.BrokenBarrierError):
+            self._together.wait(0.5)
+        return found
+
+
+def lingering(daemon: Daemon, *, approvals_required: int = 1) -> Decisions:
+    return Decisions(
+        registry=Lingering(daemon),
+        rollout=daemon.rollout,
+        policy_set=daemon.policy_set,
+        base_id=daemon.base.id,
+        approvals_required=approvals_required,
+    )
+
+
+def at_once(*calls: Callable[[], object]) -> list[Exception]:
+    """What was raised, all of them having begun together."""
+    raised: list[Exception] = []
+
+    def run(call: Callable[[], object]) -> None:
+        try:
+            call()
+        except (PolicyError, DecisionRefused, StoreError) as error:
+            raised.append(error)
+
+    threads = [threading.Thread(target=run, args=(call,)) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return raised
+
+
+def test_of_two_first_operators_at_once_one_is_the_first_and_the_other_needs_their_signature(desk):
+    decisions, people = lingering(desk.daemon), [stranger("ann"), stranger("bob")]
+    envelopes = [introduce(p.name, keys.public_hex(p.signer), time.time(), [p.signer]) for p in people]
+    (error,) = at_once(*(partial(decisions.add_operator, envelope) for envelope in envelopes))
+    assert isinstance(error, PolicyError)
+    assert "needs the signature of a known operator" in str(error)
+    assert len(desk.daemon.stores.registry.operators()) == 1
+
+
+def test_of_one_decision_sent_twice_at_once_one_counts_and_the_other_was_used_before(desk):
+    ann, candidate = add_operator(desk.daemon), add_candidate(desk.daemon)
+    decisions, envelope = lingering(desk.daemon, approvals_required=2), signed(desk.daemon, ann, candidate)
+    (error,) = at_once(*2 * [partial(decisions.decide, envelope)])
+    assert isinstance(error, DecisionRefused), error
+    assert error.refused.refusal is Refusal.REPLAYED
+    assert desk.daemon.stores.audit.newest("approval.refused").body["refusal"] == "replayed"
+    assert len(desk.daemon.stores.registry.approvals_of(candidate.id)) == 1
+
+
+def test_of_two_operators_yeses_at_once_both_count(board, two):
+    candidate = add_candidate(board.daemon)
+    decisions = lingering(board.daemon, approvals_required=2)
+    envelopes = [signed(board.daemon, person, candidate) for person in two]
+    assert at_once(*(partial(decisions.decide, envelope) for envelope in envelopes)) == []
+    assert board.serving == candidate.id

@@ -275,6 +275,26 @@ def test_a_verdict_that_is_not_pass_never_serves(copy):
     assert "its verdict is fail" in choice.refused[0].reason
 
 
+REJECT = (
+    "INSERT INTO approvals (id, created_at, checkpoint_id, decision, key_id, operator, reason, expires_at, envelope) "
+    "SELECT 'no', 1.0, ?, 'reject', key_id, operator, 'it swears', 2.0, '{}' FROM approvals LIMIT 1"
+)
+
+
+def test_a_champion_that_was_rejected_never_serves(copy):
+    copy.forge(REJECT, copy.champion)
+    choice = copy.choice()
+    assert choice.checkpoint_id == copy.before
+    assert choice.refused[0].reason == "an operator rejected it"
+
+
+def test_a_rejected_checkpoint_is_not_the_last_good_one(copy):
+    copy.forge(REJECT, copy.before)
+    assert copy.choice().checkpoint_id == copy.champion
+    flip_byte(copy.directory / "adapter_model.safetensors")
+    assert copy.choice().checkpoint_id == copy.base
+
+
 def test_more_approvals_required_than_a_champion_has_puts_it_out_of_service(copy):
     assert copy.choice(required=2).checkpoint_id == copy.base
 
@@ -305,3 +325,19 @@ def test_another_base_under_the_same_source_does_not_start(make_daemon, make_set
     write_tiny_llama(source, seed=2)
     with pytest.raises(PinMoved, match="which the ledger pinned"):
         make_daemon(model=str(source))
+
+
+def test_a_source_keeps_the_base_it_was_first_pinned_to_whatever_served_in_between(make_daemon, tmp_path):
+    sources = [write_tiny_llama(tmp_path / name, seed=seed) for seed, name in enumerate("ab")]
+    bases = []
+    for source in (*sources, sources[0]):
+        daemon = make_daemon(model=str(source))
+        bases.append(daemon.base.id)
+        assert ledger.pinned_base(daemon.stores.audit) == daemon.base.id  # what the ledger's own commands go by
+        daemon.close()
+    assert bases[0] == bases[2] != bases[1]
+    make_daemon(model=str(sources[1])).close()
+    shutil.rmtree(tmp_path / "state" / "models")
+    write_tiny_llama(sources[0], seed=3)
+    with pytest.raises(PinMoved, match=f"is not {bases[0][:12]}, which the ledger pinned first"):
+        make_daemon(model=str(sources[0]))

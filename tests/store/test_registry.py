@@ -10,7 +10,14 @@ from store import migrations, witness
 from store.audit import AuditChain, digest
 from store.database import Database, StoreError
 from store.records import Decision, Promotion, PromotionKind
-from store.registry import ChampionMoved, Registry, ReplayedApproval
+from store.registry import (
+    ApprovalSpent,
+    ChampionMoved,
+    CheckpointRejected,
+    Registry,
+    ReplayedApproval,
+    ServesAlready,
+)
 from store.rows import fetch_one
 
 
@@ -85,9 +92,9 @@ def test_each_write_leaves_one_audit_entry_with_ids_and_the_digest_of_its_row(
     judged: Registry, audit: AuditChain, make
 ) -> None:
     judged.add_approval(make.approval())
-    judged.add_approval(make.approval("n2", decision=Decision.REJECT))
     promote(judged)
     promote(judged, "base", "aaaa1", kind=PromotionKind.ROLLBACK, approval_ids=[])
+    judged.add_approval(make.approval("n2", decision=Decision.REJECT))
     entries = audit.entries()
     assert [entry.event for entry in entries] == [
         "checkpoint.registered",
@@ -95,12 +102,12 @@ def test_each_write_leaves_one_audit_entry_with_ids_and_the_digest_of_its_row(
         "verdict.given",
         "operator.added",
         "approval.accepted",
-        "rejection.accepted",
         "promotion.made",
         "rollback.made",
+        "rejection.accepted",
     ]
     assert all(len(entry.body["row"]) == 64 for entry in entries)
-    promotion = entries[6].body
+    promotion = entries[5].body
     assert {key: promotion[key] for key in promotion if key != "row"} == {
         "promotion": 1,
         "checkpoint": "aaaa1",
@@ -148,8 +155,8 @@ def test_a_promotion_makes_the_champion_and_a_rollback_is_another_row(judged: Re
 def test_promotion_to_gives_the_approved_one_not_a_rollback(judged: Registry, make) -> None:
     judge(judged, make, "bbbb2")
     first = promote(judged)
-    promote(judged, "bbbb2", "aaaa1")
-    promote(judged, "aaaa1", "bbbb2", kind=PromotionKind.ROLLBACK)
+    promote(judged, "bbbb2", "aaaa1", approval_ids=["n2"])
+    promote(judged, "aaaa1", "bbbb2", kind=PromotionKind.ROLLBACK, approval_ids=[])
     assert judged.promotion_to("aaaa1") == first
     assert judged.promotion_to("base") is None
 
@@ -173,6 +180,47 @@ def test_a_promotion_that_lies_about_its_predecessor_is_refused(judged: Registry
 def test_an_unregistered_checkpoint_is_not_promoted(judged: Registry) -> None:
     with pytest.raises(StoreError, match="no checkpoint cccc3"):
         promote(judged, "cccc3")
+
+
+@pytest.mark.parametrize("kind", PromotionKind)
+def test_a_rejected_checkpoint_is_neither_promoted_nor_gone_back_to(
+    judged: Registry, make, audit: AuditChain, kind: PromotionKind
+) -> None:
+    judge(judged, make, "bbbb2")
+    assert not judged.is_rejected("bbbb2")
+    judged.add_approval(make.approval("n2", "bbbb2", decision=Decision.REJECT))
+    assert judged.is_rejected("bbbb2")
+    head = audit.head()
+    with pytest.raises(CheckpointRejected, match="rejected bbbb2"):
+        promote(judged, "bbbb2", kind=kind, approval_ids=[])
+    assert (judged.promotions(), audit.head()) == ([], head)
+
+
+def test_the_champion_is_not_rejected_until_something_else_is_champion(judged: Registry, make) -> None:
+    no = make.approval("n2", decision=Decision.REJECT)
+    promote(judged)
+    with pytest.raises(ServesAlready, match="aaaa1 serves already"):
+        judged.add_approval(no)
+    assert judged.approvals_of("aaaa1") == []
+    promote(judged, "base", "aaaa1", kind=PromotionKind.ROLLBACK, approval_ids=[])
+    judged.add_approval(no)
+    assert judged.approvals_of("aaaa1") == [no]
+
+
+def test_an_approval_makes_one_promotion(judged: Registry) -> None:
+    promote(judged, approval_ids=["n1", "n2"])
+    back = promote(judged, "base", "aaaa1", kind=PromotionKind.ROLLBACK, approval_ids=[])
+    with pytest.raises(ApprovalSpent, match="n2 made a promotion before"):
+        promote(judged, approval_ids=["n3", "n2"])
+    assert judged.promotions(limit=1) == [back]
+    promote(judged, approval_ids=["n3", "n"])  # the beginning of one is another
+
+
+def test_the_first_pin_of_a_source_is_found_behind_any_later_one(registry: Registry) -> None:
+    for at, (source, base) in enumerate([("a", "1"), ("b", "2"), ("a", "3"), ("b", "2")]):
+        registry.note("base.pinned", {"source": source, "base": base}, float(at))
+    registry.note("load.refused", {"source": "c", "base": "4"}, 9.0)
+    assert [registry.first_pin(source) for source in "abc"] == ["1", "2", None]
 
 
 def test_of_many_promotions_at_once_in_two_openings_of_the_file_one_gets_through(
@@ -215,7 +263,7 @@ def test_candidates_are_judged_never_promoted_and_not_rejected_newest_first(judg
     judged.add_approval(make.approval("n1", "bbbb2", decision=Decision.REJECT))
     judged.add_approval(make.approval("n2", "cccc3"))
     promote(judged)
-    promote(judged, "base", "aaaa1", kind=PromotionKind.ROLLBACK)
+    promote(judged, "base", "aaaa1", kind=PromotionKind.ROLLBACK, approval_ids=[])
     assert [checkpoint.id for checkpoint in judged.candidates()] == ["dddd4", "cccc3"]
 
 
