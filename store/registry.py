@@ -148,7 +148,9 @@ class Registry:
             if conn.execute("SELECT 1 FROM approvals WHERE id = ?", [approval.id]).fetchone():
                 raise ReplayedApproval(f"approval {approval.id} was used before; sign a new one")
             if is_no and _champion(conn, "")[0] == approval.checkpoint_id:
-                raise ServesAlready(f"{approval.checkpoint_id} serves already; first take it back: honed rollback --reason …")
+                raise ServesAlready(
+                    f"{approval.checkpoint_id} serves already; first take it back: honed rollback --reason …"
+                )
             witness.record(conn, self._audit, "approvals", to_row(approval), event, body)
 
         self._db.write(job)
