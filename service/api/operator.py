@@ -1,7 +1,6 @@
 """The operator's verbs, on the Unix socket only: status, questions, runs, reviews, decisions, the way back."""
 
 import json
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Annotated, Any
@@ -11,10 +10,11 @@ from pydantic import Field
 
 from agent.embedding import EmbedderError
 from policies.engine import PolicyError
-from service.access import Access, BadPrincipal
+from service.access import LOCAL, Access, BadPrincipal
 from service.api.errors import ApiError
 from service.api.schemas import Envelope, LabelAnswer, NewKey, Reason
 from service.api.strict import Strict
+from service.certainty import Certainty
 from service.clusters import MAX_CLUSTERS, Clusters
 from service.config import is_within
 from service.cycle import Cycle, NotStarted
@@ -26,9 +26,8 @@ from service.snapshots import NotSaid, Snapshots
 from service.status import Status, run_json
 from service.teaching import NothingSaid, Teaching
 from store.api_keys import UnknownApiKey
-from store.database import Database, StoreError
-from store.interactions import Interactions
-from store.labels import Labels, NotOpen, UnknownLabelTask
+from store.database import StoreError
+from store.labels import NotOpen
 from store.records import ApiKey, Interaction, LabelTask, TrainingRun
 from store.registry import Overtaken
 from store.runs import Runs
@@ -56,6 +55,7 @@ class OperatorParts:
     rollout: Rollout
     snapshots: Snapshots
     clusters: Clusters
+    certainty: Certainty
     access: Access
     paths: Paths
     quiet_hours: str
@@ -97,11 +97,15 @@ def _add_reading(routes: APIRouter, parts: OperatorParts) -> None:
     def clusters(count: Annotated[int, Query(ge=1, le=MAX_CLUSTERS)] = 20) -> dict[str, Any]:
         return {"clusters": [asdict(cluster) for cluster in parts.clusters.found(count)]}
 
+    @routes.get("/certainty")
+    def certainty() -> dict[str, Any]:
+        return {"checkpoints": parts.certainty.reports()}
+
     @routes.get("/data/{id_}")
     def explain(id_: str) -> dict[str, Any]:
         try:
-            return parts.snapshots.explain(_said_under(parts.paths, id_))
-        except NotSaid as error:
+            return parts.snapshots.explain(id_)
+        except (NotSaid, StoreError) as error:
             raise ApiError(404, str(error), param="id", code="nothing_said") from None
 
 
@@ -113,12 +117,11 @@ def _add_labels(routes: APIRouter, parts: OperatorParts) -> None:
     @routes.post("/questions/{task_id}")
     def answer(task_id: str, body: LabelAnswer) -> dict[str, Any]:
         try:
-            whole_id = _task_id(parts.paths, task_id)
-            task = parts.teaching.answer_label(whole_id, "local", body.action, body.correction, body.document)
-        except UnknownLabelTask:
-            raise ApiError(404, f"no question {task_id!r}", param="task_id", code="question_not_found") from None
+            task = parts.teaching.answer_label(task_id, LOCAL, body.action, body.correction, body.document)
         except NotOpen as error:
             raise ApiError(409, str(error), param="task_id", code="question_not_open") from None
+        except StoreError as error:
+            raise ApiError(404, str(error), param="task_id", code="question_not_found") from None
         except NothingSaid as error:
             raise ApiError(400, str(error), param="correction", code="invalid_value") from None
         return {"id": task.id, "state": task.state.value}
@@ -211,25 +214,6 @@ def _add_keys(routes: APIRouter, parts: OperatorParts) -> None:
             return _key(parts.access.revoke(key_id))
         except UnknownApiKey as error:
             raise ApiError(404, str(error), param="key_id", code="key_not_found") from None
-
-
-def _task_id(paths: Paths, beginning: str) -> str:
-    """The whole id of the question that people mean: they type what `honed queue` shows."""
-    with closing(Database.open_read_only(paths.log)) as log:
-        try:
-            task = Labels(log).get(beginning)
-        except StoreError as error:
-            raise ApiError(404, str(error), param="task_id", code="question_not_found") from None
-    return task.id if task else beginning
-
-
-def _said_under(paths: Paths, beginning: str) -> str:
-    """The whole id of the interaction or feedback that people mean."""
-    with closing(Database.open_read_only(paths.log)) as log:
-        try:
-            return Interactions(log).id_beginning_with(beginning) or beginning
-        except StoreError as error:
-            raise ApiError(404, str(error), param="id", code="nothing_said") from None
 
 
 def _key(key: ApiKey) -> dict[str, Any]:

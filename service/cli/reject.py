@@ -14,7 +14,7 @@ from store.records import Decision
 @click.option("--yes", is_flag=True, help="Do not ask again.")
 @json_option
 def command(checkpoint: str, reason: str, operator: str | None, yes: bool, as_json: bool) -> None:
-    """Sign a rejection of the candidate whose id begins with ID. It can never be promoted after.
+    """Sign a rejection of the candidate whose id begins with ID: it never serves. What serves already: honed rollback.
 
     Example: honed reject 3f2a --reason "it forgot the capitals" --yes
     """
