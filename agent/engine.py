@@ -158,8 +158,8 @@ class Engine(Protocol):
     def use_threads(self, count: int) -> None:
         """Make room on this machine for others, or take it again. An engine elsewhere has nothing to do."""
 
-    def last_token_at(self) -> float | None:
-        """Monotonic time of the newest token; None before the first."""
+    def last_step_at(self) -> float | None:
+        """Monotonic time of the newest step, whatever it read or made; None before the first."""
 
     def fault(self) -> str | None:
         """Why the worker died, if it did."""

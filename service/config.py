@@ -76,7 +76,7 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(
         30.0, ge=0, description="how long answers under way may take to finish on a swap or stop"
     )
-    ready_seconds: float = Field(30.0, gt=0, description="ready means: a token was made within this time")
+    ready_seconds: float = Field(30.0, gt=0, description="ready means: the engine finished a step within this time")
     score_interval_seconds: float = Field(5.0, gt=0, description="how often new interactions are scored")
     uncertainty_signal: str = Field(
         DEFAULT_SIGNAL, description=f"what answers are ranked by when they are scored: {', '.join(SIGNALS)}"

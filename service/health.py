@@ -31,7 +31,7 @@ class Health:
         if fault:
             return fault
         for model in self._serving.current.all:
-            last = model.engine.last_token_at()
+            last = model.engine.last_step_at()
             if last is None or self._clock() - last > self._ready_seconds:
                 return f"the engine finished no step in the last {self._ready_seconds:g} seconds"
         return None
@@ -42,7 +42,7 @@ class Health:
             self._probe(model)
 
     def _probe(self, served: ServedModel) -> None:
-        last = served.engine.last_token_at()
+        last = served.engine.last_step_at()
         is_fresh = last is not None and self._clock() - last < self._ready_seconds / 2
         if is_fresh or served.engine.num_active() or served.engine.fault():
             return

@@ -27,7 +27,7 @@ class Pause:
     def use_threads(self, count: int) -> None:
         pass
 
-    def last_token_at(self) -> float | None:
+    def last_step_at(self) -> float | None:
         return None
 
     def fault(self) -> str | None:

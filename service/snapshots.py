@@ -59,6 +59,9 @@ class ChildSettings:
     embedder: SealedModel
 
     def to_json(self) -> dict[str, Any]:
+        """ArtifactError when a model's files are not the sealed ones: a child trusts what it is told to read."""
+        for model in (self.base, self.embedder):
+            artifacts.verify(model.path, model.id)
         return {
             "base_id": self.base.id,
             "base_dir": str(self.base.path),

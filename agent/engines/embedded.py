@@ -124,7 +124,7 @@ class EmbeddedEngine:
     def use_threads(self, count: int) -> None:
         self._threads_wanted = count
 
-    def last_token_at(self) -> float | None:
+    def last_step_at(self) -> float | None:
         """Of the newest step, rather: one that reads a prompt or scores one proves the engine as well as a token."""
         return self._last_step_at
 

@@ -26,6 +26,7 @@ from service.snapshots import NotSaid, Snapshots
 from service.status import Status, run_json
 from service.teaching import NothingSaid, Teaching
 from store.api_keys import UnknownApiKey
+from store.artifacts import ArtifactError
 from store.database import StoreError
 from store.labels import NotOpen
 from store.records import ApiKey, Interaction, LabelTask, TrainingRun
@@ -136,7 +137,7 @@ def _add_runs(routes: APIRouter, parts: OperatorParts) -> None:
             run = parts.cycle.start(f"operator:{body.operator}", is_quiet=is_quiet, recipe=recipe)
         except NotStarted as error:
             raise ApiError(409, str(error), code="not_started") from None
-        except (ValueError, TypeError, EmbedderError) as error:
+        except (ValueError, TypeError, EmbedderError, ArtifactError) as error:
             raise ApiError(409, str(error), code="not_started") from None
         return run_json(run)
 

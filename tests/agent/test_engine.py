@@ -362,18 +362,18 @@ def test_a_closed_engine_takes_no_more_requests_and_closes_twice(
 def test_the_time_of_the_newest_step_is_told(base: PreTrainedModel, tokenizer: Tokenizer, prompt: Prompt) -> None:
     times = iter(range(100))
     with made(base, tokenizer, clock=lambda: float(next(times))) as engine:
-        assert engine.last_token_at() is None
+        assert engine.last_step_at() is None
         complete(engine, request(prompt, max_tokens=3))
-        assert engine.last_token_at() == 2.0
+        assert engine.last_step_at() == 2.0
 
 
 def test_steps_that_choose_no_token_are_told_too(base: PreTrainedModel, tokenizer: Tokenizer) -> None:
     times = iter(range(100))
     with made(base, tokenizer, clock=lambda: float(next(times)), budget=Budget(idle=16, busy=16)) as engine:
         complete(engine, GenerationRequest((40,) * 30, Sampling(max_tokens=0), prompt_logprobs=0))
-        assert engine.last_token_at() == 1.0
+        assert engine.last_step_at() == 1.0
         complete(engine, GenerationRequest((41,) * 64, Sampling(max_tokens=1)))
-        assert engine.last_token_at() == 5.0
+        assert engine.last_step_at() == 5.0
 
 
 class Told(ReferenceRunner):

@@ -35,6 +35,7 @@ from service.stores import Stores, open_stores
 from service.supervisor import Child, ChildState, Supervisor
 from service.teaching import Teaching
 from store import artifacts
+from store.artifacts import ArtifactError
 from store.records import FinishReason, Interaction, RunState, TrainingRun
 from store.witness import compare
 from tests.fakes import adapter_files
@@ -270,6 +271,22 @@ def test_a_run_is_asked_what_stood_when_it_was_cut_whatever_was_said_since(works
     items = RunDirectory(workshop.evaluations.directory(run.id)).rows("items.jsonl")
     assert sum(item["suite"] == "asked" for item in items) == 4
     assert cycle.num_new(Recipe()) == 5  # also what was said again
+
+
+def test_a_base_that_was_changed_on_the_disk_is_neither_trained_on_nor_measured_with(taught, cycle):
+    run = start(cycle)
+    (weights,) = taught.base.path.glob("*.safetensors")
+    whole = weights.read_bytes()
+    try:
+        weights.chmod(0o600)
+        weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        while not look(taught, run).state.is_over:
+            cycle.advance()
+        assert "was changed: sha256" in str(look(taught, run).error)
+        with pytest.raises(ArtifactError, match="was changed"):
+            start(cycle)
+    finally:
+        weights.write_bytes(whole)
 
 
 def test_a_child_that_cannot_be_recorded_is_stopped(taught, monkeypatch):

@@ -41,24 +41,24 @@ def test_ready_means_a_step_was_made_lately_and_a_probe_makes_one(shared_desk):
     """The engine's own clock runs on; the one that judges is set ahead."""
     serving, engine = shared_desk.daemon.rollout.serving, shared_desk.daemon.rollout.serving.current.engine
     shared_desk.ask()
-    clock = SetClock(engine.last_token_at())
+    clock = SetClock(engine.last_step_at())
     health = Health(serving, shared_desk.daemon.loader.tokenizer, ready_seconds=30, clock=clock)
     assert health.problem() is None
     clock.now += 29
     assert health.problem() is None
     clock.now += 2
     assert health.problem() == "the engine finished no step in the last 30 seconds"
-    before = engine.last_token_at()
+    before = engine.last_step_at()
     health.probe()
-    assert engine.last_token_at() > before
-    clock.now = engine.last_token_at()
+    assert engine.last_step_at() > before
+    clock.now = engine.last_step_at()
     assert health.problem() is None
 
 
 def test_scoring_alone_keeps_an_engine_ready(shared_desk):
     serving, engine = shared_desk.daemon.rollout.serving, shared_desk.daemon.rollout.serving.current.engine
     shared_desk.ask()
-    clock = SetClock(engine.last_token_at() + 30.0001)
+    clock = SetClock(engine.last_step_at() + 30.0001)
     health = Health(serving, shared_desk.daemon.loader.tokenizer, ready_seconds=30, clock=clock)
     assert health.problem() is not None
     scored = {"model": shared_desk.model, "prompt": "A text.", "max_tokens": 0, "echo": True, "logprobs": 1}

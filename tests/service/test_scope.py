@@ -291,10 +291,10 @@ def test_while_one_queue_is_full_requests_are_refused_before_they_are_placed(des
 
 def test_an_idle_base_beside_the_champion_is_probed_too(desk, ann):
     promote(desk.daemon, ann, scoped_candidate(desk.daemon))
-    was = [model.engine.last_token_at() for model in models(desk)]
+    was = [model.engine.last_step_at() for model in models(desk)]
     desk.daemon.health._ready_seconds = 0.0
     desk.daemon.rounds.look_after()
-    assert all(model.engine.last_token_at() > at for model, at in zip(models(desk), was, strict=True))
+    assert all(model.engine.last_step_at() > at for model, at in zip(models(desk), was, strict=True))
 
 
 def test_a_restarted_daemon_serves_its_champion_with_the_scope_whatever_the_setting_says(make_daemon: MakeDaemon):
