@@ -10,6 +10,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from agent.curation.lesson import Judgement
 from agent.lesson_rows import Row, lesson_rows, plain, reworded, unambiguous
@@ -65,12 +66,14 @@ def build(
     *,
     has_lessons: bool = True,
     judged: Sequence[Judgement] = (),
+    groups: Mapping[str, str] = MappingProxyType({}),
 ) -> Dataset:
     """One snapshot out of curated corrections (oldest first), sure answers, everyday prompts, and curated judgements.
-    Without lessons, corrections are only held out, or stand in judgements.
+    Without lessons, corrections are only held out, or stand in judgements. `groups` names what stays on one side with
+    others, by conversation (see `agent.split`).
     """
     lessons = list(taught)
-    held = _held_out(lessons, settings)
+    held = _held_out(lessons, settings, groups)
     learnt = [lesson for lesson in lessons if has_lessons and lesson[0].conversation_id not in held]
     train = _lessons(learnt)
     train += [preference_row(one) for one in judged if one.interaction.conversation_id not in held]
@@ -103,12 +106,14 @@ def reworded_items(items: Iterable[Row]) -> list[Row]:
     ]
 
 
-def _held_out(lessons: Sequence[tuple[Interaction, Feedback]], settings: DatasetSettings) -> set[str]:
-    """Conversations kept out, chosen by the hash of their id so that they stay out in every later run."""
+def _held_out(
+    lessons: Sequence[tuple[Interaction, Feedback]], settings: DatasetSettings, groups: Mapping[str, str]
+) -> set[str]:
+    """Conversations kept out, chosen by the hash of their group's id so that they stay out in every later run."""
     conversations = {interaction.conversation_id for interaction, _ in lessons}
     if len(conversations) < settings.min_conversations_for_holdout:
         return set()
-    return {conversation for conversation in conversations if _fraction(conversation) < settings.holdout_share}
+    return {one for one in conversations if _fraction(groups.get(one, one)) < settings.holdout_share}
 
 
 def _fraction(text: str) -> float:

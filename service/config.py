@@ -100,7 +100,11 @@ class Settings(BaseSettings):
         200, ge=1, description="words of one person with a key that one run learns from, the newest first"
     )
     holdout_share: float = Field(
-        0.0, ge=0, lt=0.5, description="share of the corrected conversations kept out of training, to measure on"
+        0.0,
+        ge=0,
+        lt=0.5,
+        description="share of the corrected conversations kept out of training, to measure on; "
+        "from 20 on, those that ask alike together",
     )
     scope: Literal["everywhere", "near"] = Field(
         "near", description="near: a new run's adapter answers near what it was taught, and the base elsewhere"

@@ -20,6 +20,7 @@ from agent.flattery import raters
 from agent.recipe import Recipe
 from agent.rundir import REPAIRS, SURVEY_FILE, TRAIN_INPUT, RunDirectory, assembled
 from agent.scope import SCOPE_FILE, Scope, last_asked
+from agent.split import together
 from policies.admission import LearnFacts, may_hold, may_learn
 from policies.engine import PolicySet
 from service.judgements import Judged, judge
@@ -179,6 +180,7 @@ class Snapshots:
             self._settings,
             has_lessons=recipe.has_lessons,
             judged=judged.kept,
+            groups=self._groups(taught) if self._settings.holdout_share else {},
         )
         _require_rows(dataset, recipe)
         # A taste is not of the questions that it showed in: what people prefer is learnt for everything.
@@ -207,6 +209,13 @@ class Snapshots:
         known = [one for one in surest if one.id in vectors and not _is_near(vectors[one.id], taught.values())]
         rows = np.array([vectors[one.id] for one in known], dtype=np.float32)
         return [known[place] for place in spread(rows, CONFIDENT_ROWS, np.random.default_rng(0))] if known else []
+
+    def _groups(self, taught: Taught) -> dict[str, str]:
+        """Conversations that ask alike: held out apart from each other, one would give the other's answer away."""
+        found = self._interactions.vectors_of([interaction.id for interaction, _ in taught])
+        none = np.zeros_like(next(iter(found.values()), np.zeros(1, dtype=np.float32)))
+        rows = np.array([found.get(interaction.id, none) for interaction, _ in taught], dtype=np.float32)
+        return together([interaction.conversation_id for interaction, _ in taught], rows)
 
     def _may_hold(self, interaction: Interaction) -> bool:
         return may_hold(interaction, self._policy_set).allowed and not self._asked_in(interaction.question)

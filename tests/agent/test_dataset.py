@@ -171,6 +171,17 @@ def test_an_impossible_holdout_share_is_refused_with_its_value(share: float) -> 
         DatasetSettings(holdout_share=share)
 
 
+def test_conversations_that_ask_alike_are_held_out_together(make: Any) -> None:
+    taught = [make.taught(f"{n}", f"Who owns boat {n}?", f"Owner {n}.") for n in range(40)]
+    names = [interaction.conversation_id for interaction, _ in taught]
+    groups = {name: names[place - place % 4] for place, name in enumerate(names)}
+    settings = DatasetSettings(holdout_share=0.3)
+    held = {row["source"]["interaction_id"] for row in build(taught, [], [], settings, groups=groups).holdout}
+    sides = [{f"i-{4 * group + n}" in held for n in range(4)} for group in range(10)]
+    assert all(len(side) == 1 for side in sides)
+    assert 0 < len(held) < 40
+
+
 def test_repair_items_are_the_corrections_and_their_answers_are_right(make: Any) -> None:
     items = repair_items(iter([make.taught("new", "Who owns the red boat?", "Marta owns the red boat.")]))
     assert [(item["expected"], item["feedback_id"]) for item in items] == [("Marta owns the red boat.", "f-new")]
