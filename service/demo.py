@@ -16,11 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from agent.scoring import answer_key, is_right
-from service.client import Client, NoDaemon
+from service.client import Client, NoDaemon, Refused
 from service.paths import Paths
 
 START_SECONDS = 180
 ANSWER_TOKENS = 32
+
+
+class DemoFailed(RuntimeError):
+    """The daemon did not start, or its run came to nothing; the message has the last words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +116,7 @@ def prepare(state: Path, models: Path) -> None:
 
 @contextmanager
 def daemon(state: Path, environment: dict[str, str]) -> Iterator[Client]:
-    """A daemon process on a free port; stopped at the end. RuntimeError with its last words when it does not start."""
+    """A daemon process on a free port; stopped at the end. DemoFailed with its last words when it does not start."""
     with (state / "daemon.log").open("ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "service", "serve"],
@@ -143,7 +147,7 @@ def run(client: Client, decide: Callable[[str], dict[str, Any]], stage: Stage) -
     stage.say("Training in the background, then measuring candidate, champion and base on the same items")
     run_ = stage.follow(client.post("/operator/train", {"operator": "demo"})["id"])
     if run_["state"] != "judged":
-        raise RuntimeError(f"the run {run_['state']}: {run_['error']}")
+        raise DemoFailed(f"the run {run_['state']}: {run_['error']}")
     review = client.get(f"/operator/review?checkpoint={run_['checkpoint']}")
     stage.show_review(review)
     stage.say("Approving with a signature: from here on the new weights answer")
@@ -178,16 +182,16 @@ def _wait_until_ready(client: Client, process: "subprocess.Popen[bytes]", output
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise RuntimeError(
+            raise DemoFailed(
                 f"the daemon stopped with {process.returncode}: {output.read_text(errors='replace')[-2000:]}"
             )
         try:
             client.get("/health/ready")
-        except (NoDaemon, RuntimeError):
+        except (NoDaemon, Refused):
             time.sleep(0.2)
         else:
             return
-    raise RuntimeError(f"the daemon was not ready within {START_SECONDS} seconds; see {output}")
+    raise DemoFailed(f"the daemon was not ready within {START_SECONDS} seconds; see {output}")
 
 
 def _link(source: str, destination: str) -> None:

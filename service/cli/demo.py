@@ -77,13 +77,16 @@ def _run(state: Path, models: Path, *, is_quiet: bool) -> Any:
             sys.stdout.flush()
 
     say("Starting a daemon on a state directory of its own")
-    with demo.daemon(state, {}) as client:
-        stage = demo.Stage(
-            say,
-            lambda run_id: follow(run_id, is_quiet=is_quiet),
-            lambda found: None if is_quiet else review.show(found),
-        )
-        return demo.run(client, approve, stage)
+    stage = demo.Stage(
+        say,
+        lambda run_id: follow(run_id, is_quiet=is_quiet),
+        lambda found: None if is_quiet else review.show(found),
+    )
+    try:
+        with demo.daemon(state, {}) as client:
+            return demo.run(client, approve, stage)
+    except demo.DemoFailed as error:
+        raise CommandError(str(error), exits.FAILED) from None
 
 
 def approve(checkpoint: str) -> dict[str, Any]:
