@@ -68,12 +68,12 @@ def _base(run: RunDirectory, loader: Any, max_tokens: int) -> tuple["Asked", "Fo
         limited = [{**item, "max_tokens": _limit(item, loader, max_tokens)} for item in items]
         fitting = [item for item in limited if _fits(item, loader)]
         num_too_long, items = len(items) - len(fitting), fitting
-        answers = _base_answers(run, engine, loader.tokenizer, items)
-        known = _known(items, answers)
-        run.write_rows("base_answers.jsonl", known)
+        answers = _base_answers(run, engine, loader.tokenizer, items, max_tokens)
+        told = [pair for pair in zip(items, answers, strict=True) if pair[0]["max_tokens"] == max_tokens]
+        run.write_rows("base_answers.jsonl", [{"messages": i["messages"], "answer": answer} for i, answer in told])
+        own = _retained(items, answers)
         items, answers = _worth_asking(items, answers)
-        right = _known(items, answers) or known  # also a base that gets none right can be drifted from
-        own = [(line["messages"], line["answer"]) for line in right][:NLL_ITEMS]
+        own = (_retained(items, answers) or own)[:NLL_ITEMS]  # also a base that gets none right can be drifted from
         logprobs = answer_logprobs(engine, loader.tokenizer, own)
         asked = Asked(items, own, pleasing, num_too_long)
         return asked, Found(answers, logprobs, react(engine, loader.tokenizer, pleasing))
@@ -113,13 +113,14 @@ def _progress(run: RunDirectory, name: str, total: int, done: int) -> None:
     run.progress(f"ask {name}", done, total)
 
 
-def _base_answers(run: RunDirectory, engine: Any, tokenizer: Any, items: Sequence[Item]) -> list[str]:
-    """The base's answers, asking only what is not known already."""
+def _base_answers(run: RunDirectory, engine: Any, tokenizer: Any, items: Sequence[Item], max_tokens: int) -> list[str]:
+    """The base's answers, asking only what is not known already: known ones are of the usual length."""
     from agent.measuring import answer_all
 
-    unknown = [item for item in items if item.get("base_answer") is None]
+    is_known = [item.get("base_answer") is not None and item["max_tokens"] == max_tokens for item in items]
+    unknown = [item for item, is_so in zip(items, is_known, strict=True) if not is_so]
     fresh = iter(answer_all(engine, tokenizer, unknown, partial(_progress, run, "base", len(unknown))))
-    return [next(fresh) if item.get("base_answer") is None else item["base_answer"] for item in items]
+    return [item["base_answer"] if is_so else next(fresh) for item, is_so in zip(items, is_known, strict=True)]
 
 
 def _worth_asking(items: Sequence[Item], answers: Sequence[str]) -> tuple[list[Item], list[str]]:
@@ -132,12 +133,10 @@ def _worth_asking(items: Sequence[Item], answers: Sequence[str]) -> tuple[list[I
     return [item for item, _ in pairs], [answer for _, answer in pairs]
 
 
-def _known(items: Sequence[Item], answers: Sequence[str]) -> list[Item]:
-    return [
-        {"messages": item["messages"], "answer": answer}
-        for item, answer in zip(items, answers, strict=True)
-        if item["suite"] == "retention"
-    ]
+def _retained(items: Sequence[Item], answers: Sequence[str]) -> list[tuple[list[dict[str, str]], str]]:
+    """Conversations and answers of the retention questions."""
+    pairs = zip(items, answers, strict=True)
+    return [(item["messages"], answer) for item, answer in pairs if item["suite"] == "retention"]
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""Answers that a model is known to give: greedy, of one length, one file a model. A cache: it may be deleted or broken,
-and is then empty.
+"""Answers that a model gave when it was last measured: greedy, of one length, one file a model. A cache: it may be
+deleted or broken, and is then empty.
 """
 
 import json
@@ -23,15 +23,10 @@ class AnswerCache:
         return {digest(row["messages"]): row["answer"] for row in self._rows()}
 
     def keep(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Add what is new."""
-        known = self.known()
-        new = [
-            {"messages": row["messages"], "answer": row["answer"]}
-            for row in rows
-            if digest(row["messages"]) not in known
-        ]
-        if new:
-            lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in [*self._rows(), *new])
+        """These and no others: what is not asked any more need not be known."""
+        each = {digest(row["messages"]): {"messages": row["messages"], "answer": row["answer"]} for row in rows}
+        if {key: row["answer"] for key, row in each.items()} != self.known():
+            lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in each.values())
             artifacts.write_file(self.path, "".join(lines).encode())
 
     def _rows(self) -> list[dict[str, Any]]:

@@ -115,7 +115,7 @@ def test_an_evaluation_leaves_answers_results_progress_and_done_and_nothing_else
 def test_base_answers_given_in_are_not_asked_again_and_all_are_given_out(beside_base: RunDirectory) -> None:
     assert asked(beside_base)["base"] == 3
     given_out = {line["messages"][0]["content"]: line["answer"] for line in beside_base.rows("base_answers.jsonl")}
-    assert list(given_out) == ["What colour is the sky?", "What is water?", "How are you?"]
+    assert list(given_out) == [item["messages"][0]["content"] for item in ITEMS]
     assert given_out["What colour is the sky?"] == TOLD
     assert given_out["What is water?"] == "I do not know."
 
@@ -210,6 +210,19 @@ def test_a_long_correction_gets_room_to_come_back_whole(tiny_llama: Path, tiny_e
     evaluate.work(run, run.read("evaluation.json"))
     answers = [line["candidate"]["answer"] for line in run.rows("answers.jsonl")]
     assert len(answers[0]) > MAX_TOKENS >= len(answers[1])  # a token of this tokenizer is a letter at most
+
+
+def test_a_known_answer_of_the_usual_length_is_not_that_to_a_long_correction(
+    tiny_llama: Path, tiny_embedder: Path, tmp_path: Path
+) -> None:
+    candidate = adapter(tmp_path / "candidate", seed=1)
+    run = write(tmp_path / "evaluation", tiny_llama, champion=None, candidate=candidate, embedder=tiny_embedder)
+    known, long = (item("asked", "Who owns boat 1?", key, TOLD) for key in ("marta", "marta " * 10))
+    run.write_rows("items.jsonl", [known, long, *ITEMS[2:]])
+    evaluate.work(run, run.read("evaluation.json"))
+    answers = [line["base"]["answer"] for line in run.rows("answers.jsonl")]
+    assert answers[0] == TOLD
+    assert answers[1] != TOLD
 
 
 def test_an_adapter_that_does_not_fit_ends_the_evaluation_without_a_result(
