@@ -146,15 +146,15 @@ def answer_loss(head: torch.nn.Module, states: torch.Tensor, targets: torch.Tens
     states (positions, width). Of long answers, chunk by chunk: a chunk's logits are worked out again on the way back.
     """
 
-    def summed(some: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    def lost(some: torch.Tensor, wanted: torch.Tensor, reduction: str) -> torch.Tensor:
         logits = head(some).float()
-        return torch.nn.functional.cross_entropy(logits, wanted, ignore_index=IGNORED, reduction="sum")
+        return torch.nn.functional.cross_entropy(logits, wanted, ignore_index=IGNORED, reduction=reduction)
 
-    count = (targets != IGNORED).sum()
     if len(targets) <= CHUNK:
-        return summed(states, targets) / count
+        return lost(states, targets, "mean")
     parts = zip(states.split(CHUNK), targets.split(CHUNK), strict=True)
-    return torch.stack([checkpoint(summed, *part, use_reentrant=False) for part in parts]).sum() / count
+    sums = [checkpoint(lost, *part, "sum", use_reentrant=False) for part in parts]
+    return torch.stack(sums).sum() / (targets != IGNORED).sum()
 
 
 def rows_of(examples: Sequence[Mapping[str, Any]]) -> dict[str, list[AnsweredIds]]:
