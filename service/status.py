@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from agent.acquisition.choosing import outcomes
+from agent.acquisition.lift import lift, outcomes
 from agent.served import ServedModel
 from agent.serving import ModelLoader
 from service.certainty import Certainty
@@ -73,7 +73,7 @@ class Status:
             "interactions": self._interactions.count(),
             "feedback": self._interactions.count_feedback(),
             "questions": self._labels.count_open(),
-            "asking": self._asking(),
+            **self._asking(),
             "operators": [operator.name for operator in self._registry.operators()],
         }
 
@@ -92,9 +92,11 @@ class Status:
         return asdict(found) if found else None
 
     def _asking(self) -> dict[str, Any]:
-        """What each way of choosing questions found; the random one is what the others are measured by."""
+        """What each way of choosing questions found, and by how much picking found more than chance."""
         found = outcomes(self._labels.count_by_arm())
-        return {arm.value: {**asdict(one), "share_wrong": one.share_wrong} for arm, one in found.items()}
+        gained = lift(found)
+        arms = {arm.value: {**asdict(one), "share_wrong": one.share_wrong} for arm, one in found.items()}
+        return {"asking": arms, "lift": asdict(gained) if gained else None}
 
     def _describe(self, served: ServedModel, since: float | None) -> dict[str, Any]:
         scope = served.bounds.scope.told() if served.bounds else None

@@ -25,7 +25,7 @@ from agent.acquisition.factors import (
     score,
 )
 from agent.clusters import assign, centres
-from store.records import Arm, LabelState
+from store.records import Arm
 
 SHORTLIST = 5000
 WARM_UP = 15  # questions: before them, picking the uncertain finds mostly answers in an unwanted form
@@ -163,29 +163,6 @@ def reason(choice: Choice, probability_wrong: float | None) -> str:
     if choice.times > 1:
         told += f", asked {choice.times} times"
     return f"{told}, and like other questions to {choice.density:.0%}"
-
-
-@dataclass(slots=True)
-class Outcome:
-    """Of the questions of one arm: how many were asked, and of those a person judged how many answers were wrong."""
-
-    num_asked: int = 0
-    num_judged: int = 0
-    num_wrong: int = 0
-
-    @property
-    def share_wrong(self) -> float | None:
-        return self.num_wrong / self.num_judged if self.num_judged else None
-
-
-def outcomes(counts: Mapping[Arm | None, Mapping[LabelState, int]]) -> dict[Arm, Outcome]:
-    """Every arm's: a question that finds a wrong answer was worth asking, so their shares tell what picking gains."""
-    found = {}
-    for arm in Arm:
-        states = Counter(counts.get(arm, {}))
-        wrong = states[LabelState.ANSWERED] + states[LabelState.WRONG]
-        found[arm] = Outcome(states.total(), wrong + states[LabelState.RIGHT], wrong)
-    return found
 
 
 @dataclass(slots=True)

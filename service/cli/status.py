@@ -39,6 +39,9 @@ def _text(picture: dict[str, Any]) -> None:
     if judged:
         shares = [f"{arm} {found['num_wrong']} of {found['num_judged']}" for arm, found in judged.items()]
         lines.append(f"asking     wrong answers found by questions: {', '.join(shares)}")
+    if picture["lift"]:
+        gain, low, high = (100 * picture["lift"][name] for name in ("gain", "low", "high"))
+        lines.append(f"lift       picking finds {gain:+.0f} points more than chance (95 %: {low:+.0f} to {high:+.0f})")
     if picture["certainty"]:
         c = picture["certainty"]
         lines.append(

@@ -17,7 +17,6 @@ from agent.acquisition.choosing import (
     Plan,
     among,
     choose,
-    outcomes,
     plan,
     reason,
     shortlist,
@@ -41,6 +40,7 @@ from agent.acquisition.factors import (
     score,
     times_asked,
 )
+from agent.acquisition.lift import Outcome, lift, outcomes
 from store.records import Arm, LabelState
 
 DIM = 32
@@ -389,3 +389,12 @@ def test_each_arm_is_judged_by_the_wrong_answers_its_questions_found() -> None:
     assert (picked.num_asked, picked.num_judged, picked.num_wrong, picked.share_wrong) == (12, 8, 6, 0.75)
     assert (found[Arm.RANDOM].num_asked, found[Arm.RANDOM].share_wrong) == (2, None)
     assert found[Arm.WARM_UP].num_asked == 0
+    assert lift(found) is None
+
+
+def test_what_picking_gains_has_the_interval_of_a_difference_of_shares() -> None:
+    found = {Arm.DENSE_UNCERTAIN: Outcome(80, 70, 56), Arm.RANDOM: Outcome(80, 80, 48)}
+    gained = lift(found)
+    assert gained is not None
+    # Newcombe's own example: 56 of 70 against 48 of 80
+    assert (gained.gain, gained.low, gained.high) == pytest.approx((0.2, 0.0524, 0.3339), abs=1e-4)

@@ -50,6 +50,7 @@ STATUS: dict[str, Any] = {
     "learning": {"state": "idle", "new_labels": 0},
     "device": {"name": "cpu", "dtype": "float32", "tokens_per_second": 0, "slow_because": EVIL},
     "asking": {},
+    "lift": None,
     "candidates": [],
     "refused": [{"checkpoint": "c" * 64, "reason": EVIL}],
     "operators": [EVIL],
