@@ -14,7 +14,7 @@ from policies.engine import PolicySet
 from policies.labeling import AskFacts, should_ask
 from service.certainty import Certainty
 from service.config import Settings
-from service.reasking import Reasking
+from service.reasking import AskedAgain
 from service.stores import Stores
 from store.comparisons import Comparisons
 from store.interactions import Interactions
@@ -49,7 +49,7 @@ def questions(
     *,
     index: VectorIndex,
     certainty: Certainty,
-    reasking: Reasking,
+    reasking: AskedAgain,
     policy_set: PolicySet,
 ) -> "Questions":
     """As a daemon with these settings asks, over its stores."""
@@ -79,7 +79,7 @@ class Questions:
         pool: Pool,
         index: VectorIndex,
         certainty: Certainty,
-        reasking: Reasking,
+        reasking: AskedAgain,
         policy_set: PolicySet,
         budget: Budget,
         draw: np.random.Generator,

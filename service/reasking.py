@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
 
@@ -33,6 +34,21 @@ class Doubt:
     uncertainty: float
 
 
+class AskedAgain(Protocol):
+    """What those who choose questions need to know of whoever would answer them now."""
+
+    @property
+    def is_as_logged(self) -> bool:
+        """Whether doubts can stand beside those in the log."""
+
+    @property
+    def known(self) -> Mapping[int, Doubt]:
+        """What is doubted now, by the keys of questions."""
+
+    def ask(self, rows: Iterable[tuple[int, Interaction | None, Vectors]]) -> int:
+        """Ask what is worth it of these keys, interactions and unit vectors (dim,); how many it came through."""
+
+
 class Reasking:
     """One question at a time, while people ask nothing. Remembers doubts by question, until another model serves."""
 
@@ -55,12 +71,10 @@ class Reasking:
 
     @property
     def is_as_logged(self) -> bool:
-        """Whether doubts can stand beside those in the log."""
         return self._doubts.is_as_logged
 
     @property
     def known(self) -> Mapping[int, Doubt]:
-        """What is doubted now, by the keys of questions."""
         if self._of != self._serving.num_swaps:
             self._of, self._known = self._serving.num_swaps, {}
         return self._known

@@ -52,7 +52,7 @@ class Night:
     kept: int
     retention: int
     nll_rise: float
-    length: float
+    length: float | None  # None where nothing was there to lose
     verdict: str
     steps: int
     training_seconds: float
@@ -160,6 +160,10 @@ def nights(client: Client, console: Console, count: int) -> list[Night]:
     return passed
 
 
+def _ratio(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
 def goals(passed: Sequence[Night]) -> list[Finding]:
     """What the last night is held against."""
     last = passed[-1]
@@ -176,7 +180,7 @@ def goals(passed: Sequence[Night]) -> list[Finding]:
         ),
         at_least(POINT, f"{name} of what the base gets right, kept", percent(last.kept, last.retention), 98, " %"),
         at_most(POINT, f"{name} loss on the base's own answers, rise", last.nll_rise, 0.05, " nats"),
-        Finding(POINT, f"{name} length of answers over the base's", f"{last.length:.2f}"),
+        Finding(POINT, f"{name} length of answers over the base's", _ratio(last.length)),
         Finding(POINT, "candidates that policy let pass", f"{promoted} of {len(passed)}"),
         Finding(POINT, "seconds from the order to a verdict, last night", f"{last.training_seconds:.0f}"),
         *each,

@@ -23,7 +23,7 @@ from agent.acquisition.choosing import SHORTLIST
 from policies.engine import shipped
 from service.certainty import Certainty
 from service.questions import Budget, Questions
-from service.reasking import Doubt, Reasking
+from service.reasking import Doubt
 from store import migrations
 from store.comparisons import Comparisons
 from store.connection import Connection
@@ -147,11 +147,10 @@ def tenth_cosines(chunks: Iterator[tuple[list[str], Vectors]], queries: Vectors)
     return np.asarray(best.min(axis=1), dtype=np.float32)
 
 
-class AnsweredByBase(Reasking):
+class AnsweredByBase:
     """No other checkpoint has come to serve since: there is nobody to ask."""
 
-    def __init__(self) -> None:
-        pass
+    is_as_logged = True
 
     @property
     def known(self) -> Mapping[int, Doubt]:

@@ -8,7 +8,7 @@ import numpy as np
 from policies.engine import PolicySet, shipped
 from service.certainty import Certainty
 from service.questions import Budget, Questions
-from service.reasking import Doubt, Reasking
+from service.reasking import Doubt
 from service.scoring import Scoring
 from store import migrations
 from store.comparisons import Comparisons
@@ -21,7 +21,7 @@ from store.vectors import VectorIndex
 from tests.fakes import SetClock, WordEmbedder
 
 
-class Now(Reasking):
+class Now:
     """What answers now, by interactions: its checkpoint and how unsure it is. Others it would answer as they were."""
 
     def __init__(self, doubts: dict[str, Doubt], limit: int | None) -> None:
