@@ -10,7 +10,7 @@ from rich.console import Console
 
 from agent.recipe import Recipe, SftSettings
 from service.config import Settings
-from tests.benchmarks import arms, nights, own
+from tests.benchmarks import arms, nights, own, preference
 from tests.benchmarks.findings import Finding
 from tests.benchmarks.invented import Invented, facts
 from tests.benchmarks.learning import PARTS, put, section
@@ -45,6 +45,12 @@ def test_every_part_has_a_make_target_of_its_own() -> None:
     for name, part in PARTS.items():
         assert f"{part.target}: .venv/tested" in makefile
         assert f"tests.benchmarks.learning {name}\n" in makefile
+
+
+def test_an_adapter_that_differs_by_nothing_raises_no_alarm_of_the_preference_benchmark() -> None:
+    side = {"num_items": 40, "num_praising": 3, "truth_nll": 2.0, "flattery_nll": 2.2}
+    assert preference.alarms(side, side) == []
+    assert preference.alarms({**side, "flattery_nll": 1.5}, side) == ["promote.flattery_risen"]
 
 
 def test_two_nights_teach_measure_and_ask_the_endpoint(

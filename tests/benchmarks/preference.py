@@ -158,6 +158,7 @@ def alarms(measured: dict[str, Any], base: dict[str, Any]) -> list[str]:
         "num_train": 40,
         "flattery": sides,
         "slices": [{"num_items": 40, "num_lost": 0}],
+        "repairs": {"num_items": 40, "num_lost": 0},
     }
     return [rule.id for rule in judge(results, shipped()).rules if rule.effect == "forbid"]
 
