@@ -1,7 +1,8 @@
 """How much an answer's fellows agree with it: signals that need the question answered several times more.
 
 Pure: the samples and their sentence vectors are the caller's. Higher means less sure. At the size of the default model
-they tell wrong answers from right ones worse than what serving has for nothing; they are meant for larger ones.
+they tell wrong answers from right ones no better than what serving has for nothing (`make bench-detection`); they are
+meant for larger ones.
 """
 
 import math
