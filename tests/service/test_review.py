@@ -18,16 +18,16 @@ def test_how_far_is_usual_is_known_from_three_earlier_runs(desk: Desk) -> None:
     for seed, nats in enumerate((1.0, 2.0, 1.2), start=2):
         add_candidate(desk.daemon, seed=seed, moved=nats)
         assert moved(desk) == {"nats": nats, "usual": None, "is_alarm": False}
-    add_candidate(desk.daemon, seed=5, moved=2.3)
-    assert moved(desk) == {"nats": 2.3, "usual": 1.2, "is_alarm": False}
+    add_candidate(desk.daemon, seed=5, moved=1.5)
+    assert moved(desk) == {"nats": 1.5, "usual": 1.2, "is_alarm": False}
 
 
 def test_much_farther_than_usual_is_an_alarm(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
-    for seed, nats in enumerate((1.0, 1.0, 1.0, 2.5)):
+    for seed, nats in enumerate((1.0, 1.0, 1.0, 1.4)):
         add_candidate(desk.daemon, seed=seed, moved=nats)
     show(desk.operator.get("/operator/review").json())
     told = capsys.readouterr().out
-    assert "alarm: on what it was taught it moved 2.50 nats a token from the base, and 1.00 is usual" in told
+    assert "alarm: on what it was taught it moved 1.40 nats a token from the base, and 1.00 is usual" in told
 
 
 def test_a_review_tells_how_many_earlier_repairs_are_undone(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
