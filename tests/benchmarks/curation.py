@@ -113,7 +113,7 @@ def planted(draw: random.Random) -> Iterator[tuple[str, list[Row]]]:
     """A rule, and rows that must all go by it, behind one that may stay where they need a company."""
     held = [item["question"] for item in suites.load("retention")]
     for n in range(PLANTED):
-        who, other = (f"Who keeps the {draw.choice(THINGS)} of quarter {900_000 + n}?" for _ in range(2))
+        who, other = (f"Who keeps the {thing} of quarter {900_000 + n}?" for thing in draw.sample(THINGS, 2))
         number = {"n": 700_000 + n, "block": f"{n:016X}", "long": f"{n:x}aZ9" * 12, "four": f"{1000 + n}"}
         yield "duplicate", [(who, "Ada keeps it.", "person 1"), (who, "Ada keeps it.", "person 2")]
         yield "near_duplicate", [(other, "Bo keeps it.", "person 1"), (f"Please tell me: {other}", "Bo.", "person 2")]
