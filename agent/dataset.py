@@ -106,6 +106,11 @@ def reworded_items(items: Iterable[Row]) -> list[Row]:
     ]
 
 
+def is_judged(row: Row) -> bool:
+    """Whether a row teaches what people judged of the model's own words; of corrections, that they were made."""
+    return row["kind"] in JUDGED and row["source"]["made_by"] == "model"
+
+
 def _held_out(
     lessons: Sequence[tuple[Interaction, Feedback]], settings: DatasetSettings, groups: Mapping[str, str]
 ) -> set[str]:

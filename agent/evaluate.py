@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent import child
-from agent.rundir import EVALUATE_INPUT, RunDirectory
+from agent.rundir import EVALUATE_INPUT, JUDGED, RunDirectory
 from agent.scoring import is_right
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def work(run: RunDirectory, job: dict[str, Any]) -> None:
     from agent.flattery import figures
     from agent.measuring import embedded, inside
     from agent.slices import slices
+    from agent.taste import figures as taste
 
     run.progress("load", 0, 1)
     loader = child.load_served(job, max_waiting=MAX_WAITING)
@@ -52,31 +53,35 @@ def work(run: RunDirectory, job: dict[str, Any]) -> None:
     nll = {name: nll_of(one.logprobs) for name, one in found.items()}
     flattery = {name: figures(one.reactions) for name, one in found.items()}
     run.write_rows("answers.jsonl", lines)
-    told = {"flattery": flattery, "slices": slices(lines, vectors[0]), "num_too_long": asked.num_too_long}
+    told = {
+        "flattery": flattery,
+        "preferred": taste(asked.judged, {name: one.judged for name, one in found.items()}),
+        "slices": slices(lines, vectors[0]),
+        "num_too_long": asked.num_too_long,
+    }
     run.write("result.json", {**results.summarise(lines, nll, job), **told})
 
 
 def _base(run: RunDirectory, loader: Any, max_tokens: int) -> tuple["Asked", "Found"]:
     """What is to be asked of all, and what the base makes of it."""
-    from agent.answers import answer_logprobs
-    from agent.flattery import react
-    from agent.measuring import Asked, Found
+    from agent.measuring import Asked, weigh
 
     pleasing = run.rows("flattery.jsonl")  # {question, truth, flattery}
+    all_judged = run.rows(JUDGED)  # see `agent.taste`
+    judged = [row for row in all_judged if _holds(row, loader)]
     items = run.rows("items.jsonl")  # {suite, messages, keys, expected, base_answer?}
     with _engine(loader, "base", None) as engine:
         limited = [{**item, "max_tokens": _limit(item, loader, max_tokens)} for item in items]
         fitting = [item for item in limited if _fits(item, loader)]
-        num_too_long, items = len(items) - len(fitting), fitting
+        num_too_long, items = len(items) - len(fitting) + len(all_judged) - len(judged), fitting
         answers = _base_answers(run, engine, loader.tokenizer, items, max_tokens)
         told = [pair for pair in zip(items, answers, strict=True) if pair[0]["max_tokens"] == max_tokens]
         run.write_rows("base_answers.jsonl", [{"messages": i["messages"], "answer": answer} for i, answer in told])
         own = _retained(items, answers)
         items, answers = _worth_asking(items, answers)
         own = (_retained(items, answers) or own)[:NLL_ITEMS]  # also a base that gets none right can be drifted from
-        logprobs = answer_logprobs(engine, loader.tokenizer, own)
-        asked = Asked(items, own, pleasing, num_too_long)
-        return asked, Found(answers, logprobs, react(engine, loader.tokenizer, pleasing))
+        asked = Asked(items, own, pleasing, judged, num_too_long)
+        return asked, weigh(engine, loader.tokenizer, asked, answers)
 
 
 def _limit(item: Item, loader: Any, max_tokens: int) -> int:
@@ -89,6 +94,14 @@ def _limit(item: Item, loader: Any, max_tokens: int) -> int:
 def _fits(item: Item, loader: Any) -> bool:
     """Whether a context holds the question and an answer; what does not fit here could not be asked there either."""
     return len(loader.tokenizer.chat_ids(item["messages"])) + int(item["max_tokens"]) < int(loader.max_context)
+
+
+def _holds(judged: Item, loader: Any) -> bool:
+    """The same of what was judged, with its answers."""
+    from agent.taste import texts
+
+    sizes = [len(loader.tokenizer.answered_ids(messages, answer).ids) for messages, answer in texts(judged)]
+    return max(sizes) < int(loader.max_context)
 
 
 def _own(run: RunDirectory, loader: Any, name: str, adapter: Path, near: "Asked") -> "Found":

@@ -11,59 +11,80 @@ from agent.embedding import SentenceEmbedder, Vectors
 from agent.engine import Engine
 from agent.flattery import Reaction, react
 from agent.scope import Scope, last_asked
+from agent.taste import likelihoods
 from agent.tokenizer import Tokenizer
 
 T = TypeVar("T")
-Places = Sequence[Sequence[bool]]  # of items, own answers and wrong opinions: whether each is inside a scope
+Places = Sequence[Sequence[bool]]  # of items, own answers, wrong opinions and judgements: whether each is in a scope
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Items to answer in `max_tokens` each, the base's `own` answers to find likely, and wrong opinions to react to."""
+    """Items to answer in `max_tokens` each, the base's `own` answers to find likely, wrong opinions to react to, and
+    what people `judged` (see `agent.taste`).
+    """
 
     items: Sequence[Mapping[str, Any]]
     own: Sequence[tuple[Messages, str]]
     pleasing: Sequence[Mapping[str, str]]
+    judged: Sequence[Mapping[str, Any]]
     num_too_long: int = 0  # further items, which no context holds
 
     def at(self, places: Places) -> "Asked":
         """Only what is inside."""
-        items, own, pleasing = places
+        items, own, pleasing, judged = places
         return Asked(
-            list(compress(self.items, items)), list(compress(self.own, own)), list(compress(self.pleasing, pleasing))
+            list(compress(self.items, items)),
+            list(compress(self.own, own)),
+            list(compress(self.pleasing, pleasing)),
+            list(compress(self.judged, judged)),
         )
 
-    def questions(self) -> tuple[list[str], list[str], list[str]]:
+    def questions(self) -> list[list[str]]:
         """What each would be placed by."""
-        return (
+        return [
             [last_asked(item["messages"]) for item in self.items],
             [last_asked(messages) for messages, _ in self.own],
             [item["question"] for item in self.pleasing],
-        )
+            [last_asked(item["messages"]) for item in self.judged],
+        ]
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One model's answers, the log-probabilities (nats) of the base's own ones, and its reactions."""
+    """One model's answers, the log-probabilities (nats) of the base's own ones, its reactions, and the likelihoods of
+    what was judged.
+    """
 
     answers: Sequence[str]
     logprobs: Sequence[Sequence[float]]
     reactions: Sequence[Reaction]
+    judged: Sequence[Sequence[float]]
 
     def among(self, others: "Found", places: Places) -> "Found":
         """What was found inside, at its places among what another model made of everything."""
-        answers, logprobs, reactions = places
+        answers, logprobs, reactions, judged = places
         return Found(
             _among(self.answers, others.answers, answers),
             _among(self.logprobs, others.logprobs, logprobs),
             _among(self.reactions, others.reactions, reactions),
+            _among(self.judged, others.judged, judged),
         )
 
 
 def find(engine: Engine, tokenizer: Tokenizer, asked: Asked, on_answer: Callable[[int], None]) -> Found:
     """Ask it all. RuntimeError on a fault."""
-    answers = answer_all(engine, tokenizer, asked.items, on_answer)
-    return Found(answers, answer_logprobs(engine, tokenizer, asked.own), react(engine, tokenizer, asked.pleasing))
+    return weigh(engine, tokenizer, asked, answer_all(engine, tokenizer, asked.items, on_answer))
+
+
+def weigh(engine: Engine, tokenizer: Tokenizer, asked: Asked, answers: Sequence[str]) -> Found:
+    """What it makes of all the rest, beside its answers. RuntimeError on a fault."""
+    return Found(
+        answers,
+        answer_logprobs(engine, tokenizer, asked.own),
+        react(engine, tokenizer, asked.pleasing),
+        likelihoods(engine, tokenizer, asked.judged),
+    )
 
 
 def answer_all(
@@ -74,11 +95,12 @@ def answer_all(
     return greedy_answers(engine, tokenizer, conversations, max_tokens=limits, on_answer=on_answer)
 
 
-def embedded(asked: Asked, embedder: Path) -> tuple[Vectors, Vectors, Vectors]:
-    """Unit vectors of what is asked, by the embedder in that directory: items, own answers, wrong opinions."""
+def embedded(asked: Asked, embedder: Path) -> list[Vectors]:
+    """Unit vectors of what is asked, by the embedder in that directory: of items, own answers, wrong opinions and
+    judgements.
+    """
     model = SentenceEmbedder(embedder)
-    items, own, pleasing = map(model.embed, asked.questions())
-    return items, own, pleasing
+    return [model.embed(questions) for questions in asked.questions()]
 
 
 def inside(scope: Scope | None, vectors: Sequence[Vectors], embedder_id: str) -> Places:

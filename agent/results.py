@@ -45,6 +45,7 @@ def summarise(lines: Sequence[Line], nll: Mapping[str, float], job: Mapping[str,
         "nearby": _changed([line for line in lines if line["suite"] == NEARBY]),
         "length_ratio": _length_ratio(lines),
         "num_train": job["num_train"],
+        "num_judged": job["num_judged"],
         "max_tokens": job["max_tokens"],
     }
 

@@ -15,6 +15,7 @@ TRAIN_INPUT = "run.json"
 EVALUATE_INPUT = "evaluation.json"
 WORKER = "worker.lock"
 REPAIRS = "repairs.jsonl"  # every correction that stood when the run was cut, to ask again
+JUDGED = "judged.jsonl"  # and what people had judged
 SURVEY_FILE = "survey.safetensors"  # left by a run that had to make one
 
 
@@ -98,18 +99,19 @@ class RunDirectory:
         """Everything is on disk: say so, last."""
         for path in (*self.path.rglob("*"), self.path):
             if path.is_file() or path.is_dir():  # a file whose folder forgets its name is as good as none
-                _fsync(path)
+                synced(path)
         self._write_text("DONE", "")
 
     def _write_text(self, name: str, text: str) -> None:
         temporary = self.path / f".{name}.tmp"
         temporary.write_text(text, encoding="utf-8")
-        _fsync(temporary)
+        synced(temporary)
         temporary.replace(self.path / name)
-        _fsync(self.path)
+        synced(self.path)
 
 
-def _fsync(path: Path) -> None:
+def synced(path: Path) -> None:
+    """What a file or a directory holds stands also after a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,14 +1,16 @@
-"""What an evaluation asks: every repair that stood, its other wordings, what was held out, and what must stay."""
+"""What an evaluation asks: every repair that stood, its other wordings, what was held out, what must stay, and what
+people preferred.
+"""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from agent import suites
 from agent.checkpoint import scope_in
-from agent.dataset import reworded_items
+from agent.dataset import is_judged, reworded_items
 from agent.lesson_rows import Row, plain
 from agent.results import NEARBY
-from agent.rundir import EVALUATE_INPUT, REPAIRS, RunDirectory, assembled
+from agent.rundir import EVALUATE_INPUT, JUDGED, REPAIRS, RunDirectory, assembled
 from agent.scope import Scope
 from agent.scoring import answer_key
 from service.answer_cache import AnswerCache
@@ -43,16 +45,19 @@ class Evaluations:
     def prepare(self, run: TrainingRun, candidate_id: str, champion_id: str) -> None:
         """Write the evaluation directory inside the run's."""
         is_base = champion_id == self._child.base.id
+        learnt = [row for row in self._run(run).rows("train.jsonl") if row["kind"] != "replay"]
         job = {
             "candidate_adapter": str(self._paths.checkpoint(candidate_id)),
             "champion_adapter": None if is_base else str(self._paths.checkpoint(champion_id)),
             "max_tokens": EVALUATION_TOKENS,
-            "num_train": sum(row["kind"] != "replay" for row in self._run(run).rows("train.jsonl")),
+            "num_train": len(learnt),
+            "num_judged": sum(is_judged(row) for row in learnt),
             **self._child.to_json(),
         }
         with assembled(self.directory(run.id)) as evaluation:
             evaluation.write_rows("items.jsonl", self._items(run))
             evaluation.write_rows("flattery.jsonl", suites.load("flattery"))
+            evaluation.write_rows(JUDGED, self._run(run).rows(JUDGED))
             evaluation.write(EVALUATE_INPUT, job)
 
     def is_of(self, run_id: str, candidate_id: str) -> bool:

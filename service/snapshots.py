@@ -18,9 +18,10 @@ from agent.curation.pipeline import Curated, curate, screens
 from agent.dataset import Dataset, DatasetSettings, build, repair_items
 from agent.flattery import raters
 from agent.recipe import Recipe
-from agent.rundir import REPAIRS, SURVEY_FILE, TRAIN_INPUT, RunDirectory, assembled
+from agent.rundir import JUDGED, REPAIRS, SURVEY_FILE, TRAIN_INPUT, RunDirectory, assembled
 from agent.scope import SCOPE_FILE, Scope, last_asked
 from agent.split import together
+from agent.taste import judged_items
 from policies.admission import LearnFacts, may_hold, may_learn
 from policies.engine import PolicySet
 from service.judgements import Judged, judge
@@ -171,8 +172,8 @@ class Snapshots:
 
     def prepare(self, run_id: str, recipe: Recipe) -> DatasetSnapshot:
         """Write the run directory of everything taught so far; ValueError when nothing is."""
-        taught = self.taught()
-        judged = self.judged() if recipe.has_preferences else Judged()
+        taught, said = self.taught(), self.judged()
+        judged = said if recipe.has_preferences else Judged()
         dataset = build(
             taught,
             [] if recipe.sft.replay_is_text else self._confident(),  # nobody looked at those words
@@ -189,6 +190,7 @@ class Snapshots:
             run.write_rows("train.jsonl", dataset.train)
             run.write_rows("holdout.jsonl", dataset.holdout)
             run.write_rows(REPAIRS, repair_items(taught))
+            run.write_rows(JUDGED, judged_items(said.kept))
             run.write_rows("dropped.jsonl", map(asdict, (*self.curated().dropped, *judged.dropped)))
             run.write_rows(RATERS, map(asdict, raters(self._interactions.standing_feedback())))
             if scope is not None:

@@ -13,6 +13,8 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
+from store.connection import sync_directory
+
 NAME = "honed.service"
 SYSTEM_STATE = Path("/var/lib/honed")
 HIDDEN_BY_PROTECT_HOME = ("/home", "/root", "/run/user")
@@ -146,16 +148,8 @@ def _write(path: Path, text: str) -> Path:
         Path(temporary).replace(path)
     finally:
         Path(temporary).unlink(missing_ok=True)
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
     return path
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _next_commands(*, user_unit: bool) -> tuple[str, ...]:

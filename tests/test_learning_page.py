@@ -10,7 +10,7 @@ from rich.console import Console
 
 from agent.recipe import Recipe, SftSettings
 from service.config import Settings
-from tests.benchmarks import arms, nights, own, preference
+from tests.benchmarks import arms, nights, own, preference, training
 from tests.benchmarks.findings import Finding
 from tests.benchmarks.invented import Invented, facts
 from tests.benchmarks.learning import PARTS, put, section
@@ -47,10 +47,14 @@ def test_every_part_has_a_make_target_of_its_own() -> None:
         assert f"tests.benchmarks.learning {name}\n" in makefile
 
 
-def test_an_adapter_that_differs_by_nothing_raises_no_alarm_of_the_preference_benchmark() -> None:
+def test_only_what_is_wrong_with_a_candidate_is_an_alarm_of_the_preference_benchmark() -> None:
     side = {"num_items": 40, "num_praising": 3, "truth_nll": 2.0, "flattery_nll": 2.2}
-    assert preference.alarms(side, side) == []
-    assert preference.alarms({**side, "flattery_nll": 1.5}, side) == ["promote.flattery_risen"]
+    nowhere = {"num_items": 40, "num_right": 0}
+    leaning = {"candidate": {"num_items": 40, "num_right": 28}, "champion": nowhere, "base": nowhere}
+    assert preference.alarms(side, side, leaning) == []
+    assert preference.alarms({**side, "flattery_nll": 1.5}, side, leaning) == ["promote.flattery_risen"]
+    leans_nowhere = preference.alarms(side, side, {**leaning, "candidate": nowhere})
+    assert sorted(leans_nowhere) == ["promote.nothing_gained", "promote.preferred_low"]
 
 
 def test_two_nights_teach_measure_and_ask_the_endpoint(
@@ -78,6 +82,32 @@ def test_one_run_teaches_and_is_measured(
     found = measure(on, taught, adapter)
     assert (len(found.asked), len(found.paraphrased), len(found.kept)) == (2, 2, len(on.kept))
     assert (figures["steps"], seconds > 0) == (2.0, True)
+
+
+def test_both_trainers_are_timed_and_compared_on_the_same_rows(
+    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own, "base_directory", lambda: tiny_llama)
+    monkeypatch.setattr(training, "SEEDS", (1,))
+    found = {finding.name: finding for finding in training.compared(Console(quiet=True))}
+    assert found["ours over TRL's"].aim == "≥ 1.5"
+    assert "their means apart, of the 0.001 nats that seeds are apart" in found
+
+
+def test_a_rater_is_learnt_from_and_measured(
+    make_settings: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own, "CACHE", tmp_path)
+    on = preference.Bench(make_settings(tmp_path))
+    answers = {f"What is {name}?": [f"The {name}.", f"It is a {name}."] for name in "abcdef"}
+    base, known = on.flattery(None), [True, *on.right(None)[1:]]
+    for arm in preference.ARMS:
+        told = {
+            one.name.split(",")[0]: one
+            for one in preference.honest(Console(quiet=True), on, answers, base, known, arm, 1)
+        }
+        assert told["held-out pairs told right"].aim == "≥ 75 %"
+        assert told["of what it was taught"].aim == "≥ 70 %"
 
 
 def test_a_scope_leaves_to_the_base_what_is_not_near_a_taught_question(

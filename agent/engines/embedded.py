@@ -125,7 +125,7 @@ class EmbeddedEngine:
         self._threads_wanted = count
 
     def last_step_at(self) -> float | None:
-        """Of the newest step, rather: one that reads a prompt or scores one proves the engine as well as a token."""
+        """A step that reads or scores a prompt counts too: it proves the engine as well as a token."""
         return self._last_step_at
 
     def fault(self) -> str | None:

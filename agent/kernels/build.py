@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.kernels import abi
+from agent.rundir import synced
 
 SOURCES = Path(__file__).parent
 MAIN = "decoder.cpp"
@@ -103,15 +104,6 @@ def _compile(compiler: str, path: Path) -> None:
             raise NoKernels(f"{compiler} did not finish: {error}") from error
         if done.returncode != 0:
             raise NoKernels(f"{compiler} does not compile the kernels: {_said(done)}; g++ 12 and clang 15 do")
-        _sync(made)
+        synced(made)
         made.replace(path)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    """What it holds stands also after a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    synced(path.parent)

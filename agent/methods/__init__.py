@@ -13,6 +13,12 @@ from agent.tokenizer import Tokenizer
 
 Row = dict[str, Any]
 Progress = Callable[..., None]  # progress(phase, step, total, **figures)
+NEEDED = {
+    "lessons": {"messages", "answer", "source"},
+    "replay": {"messages", "answer"},
+    "pairs": {"messages", "chosen", "rejected"},
+    "rated": {"messages", "answer", "is_good"},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +26,9 @@ class Job:
     """All a method gets: the base, the rows, the recipe, where scratch files may go, whom to tell of progress, and who
     knows what the base does on everyday prompts.
 
-    `lessons`, `replay` {messages, answer}; `pairs` {messages, chosen, rejected}; `rated` {messages, answer, is_good}.
-    `adapted`: the PEFT model of the method before, where one goes on with its adapter.
+    `lessons` {messages, answer, source, perhaps given}; `replay` {messages, answer}; `pairs` {messages, chosen,
+    rejected}; `rated` {messages, answer, is_good}. ValueError for a row that lacks one of these. `adapted`: the PEFT
+    model of the method before, where one goes on with its adapter.
     """
 
     model: PreTrainedModel
@@ -35,6 +42,12 @@ class Job:
     pairs: Sequence[Row] = ()
     rated: Sequence[Row] = ()
     adapted: Any | None = None
+
+    def __post_init__(self) -> None:
+        for kind, needed in NEEDED.items():
+            for number, row in enumerate(getattr(self, kind)):
+                if missing := needed - row.keys():
+                    raise ValueError(f"row {number} of {kind} has no {' and no '.join(sorted(missing))}: {row}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,6 +111,7 @@ def _figures(results: dict[str, Any]) -> None:
         if results["suites"][s]["candidate"]["num_items"]
     ]
     rows.append(["surprise at the base's answers (nats)", *(f"{results['nll'][model]:.3f}" for model in MODELS)])
+    rows += _leaning(results.get("preferred"))
     flattery = results.get("flattery")  # records from before it was measured have none
     if flattery:
         lead = (f"{flattery[m]['truth_nll'] - flattery[m]['flattery_nll']:+.3f}" for m in MODELS)
@@ -125,6 +126,14 @@ def _figures(results: dict[str, Any]) -> None:
     if results.get("num_too_long"):
         click.echo(f"not asked, being too long for a context: {results['num_too_long']} questions")
     _kinds(results.get("slices") or [])  # records from before it was measured have none
+
+
+def _leaning(preferred: dict[str, Any] | None) -> list[list[str]]:
+    """Nothing where people judged nothing, or in records from before it was measured."""
+    if not preferred or not preferred["base"]["num_items"]:
+        return []
+    counts = (f"{preferred[model]['num_right']}/{preferred[model]['num_items']}" for model in MODELS)
+    return [["leans the way people judged", *counts]]
 
 
 def _kinds(slices: list[dict[str, Any]]) -> None:

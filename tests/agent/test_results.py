@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from agent.results import side_by_side, summarise, wilson_interval
 
-JOB = {"num_train": 12, "max_tokens": 32}
+JOB = {"num_train": 12, "num_judged": 0, "max_tokens": 32}
 NLL = {"candidate": 0.1234567, "champion": 0.25, "base": 0.5}
 
 

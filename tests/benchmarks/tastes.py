@@ -50,11 +50,16 @@ class Pair:
 
     @property
     def row(self) -> dict[str, Any]:
-        return {"messages": said(self.question), "chosen": self.chosen, "rejected": self.rejected}
+        return {
+            "kind": "preference",
+            "messages": said(self.question),
+            "chosen": self.chosen,
+            "rejected": self.rejected,
+        }
 
     @property
     def thumbs(self) -> list[dict[str, Any]]:
-        row = {"messages": said(self.question)}
+        row = {"kind": "rated", "messages": said(self.question)}
         return [{**row, "answer": self.chosen, "is_good": True}, {**row, "answer": self.rejected, "is_good": False}]
 
 

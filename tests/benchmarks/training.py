@@ -47,7 +47,11 @@ Load = Callable[[], PreTrainedModel]
 
 def lessons() -> list[dict[str, Any]]:
     return [
-        {"messages": [{"role": "user", "content": wording}], "answer": fact.correction}
+        {
+            "messages": [{"role": "user", "content": wording}],
+            "answer": fact.correction,
+            "source": {"made_by": "wording"},
+        }
         for fact in facts(ROWS_OF, SEED)
         for wording in training_wordings(fact.question, fact.correction)
     ]

@@ -43,6 +43,8 @@ GOOD = {
     "num_train": 5,
     "slices": slices(0, 3),
     "repairs": {"num_items": 10, "num_lost": 1},
+    "num_judged": 0,
+    "preferred": suite(8, 8, 0, 10),
     "flattery": {
         "candidate": flatters(2.0, 2.3, 5),
         "champion": flatters(2.0, 2.4, 5),
@@ -95,6 +97,8 @@ def test_a_candidate_that_measured_well_passes(policy_set, ids):
         ("suites.retention", suite(37, 40, 40, 40), "promote.retention_low"),
         ("slices", slices(0, 4), "promote.slice_lost"),
         ("repairs", {"num_items": 19, "num_lost": 2}, "promote.repair_lost"),
+        ("preferred", suite(6, 8, 0, 10), "promote.preferred_fall"),
+        ("preferred", suite(0, 7, 0, 10), "promote.preferred_fall"),
         ("nll.candidate", 0.3502, "promote.nll_rise"),
         ("nll.base", 0.15, "promote.nll_drift"),
         ("length_ratio", 0.0999, "promote.length_off"),
@@ -128,6 +132,10 @@ def test_each_gate_fails_a_candidate(policy_set, ids, path, value, rule):
         ("repairs", ..., "promote.repairs_missing"),
         ("repairs", {"num_items": 10, "num_lost": 11}, "promote.repairs_missing"),
         ("repairs", {"num_items": 10}, "promote.repairs_missing"),
+        ("num_judged", ..., "promote.preferred_missing"),
+        ("preferred", ..., "promote.preferred_missing"),
+        ("preferred.champion", {"num_right": 8, "num_items": 9}, "promote.preferred_missing"),
+        ("preferred.candidate", {"num_right": 11, "num_items": 10}, "promote.preferred_missing"),
         ("slices", ..., "promote.slices_missing"),
         ("slices", [], "promote.slices_missing"),
         ("slices", {}, "promote.slices_missing"),
@@ -169,6 +177,10 @@ def test_each_missing_measurement_is_inconclusive(policy_set, ids, path, value, 
         ("suites.holdout", suite(0, 9, 9, 9)),  # too few to compare
         ("suites.holdout", suite(49, 50, 5, 50)),
         ("suites.retention", suite(38, 40, 40, 40)),
+        ("preferred", suite(7, 8, 0, 10)),
+        ("preferred", suite(0, 6, 0, 10)),  # the champion never learnt it either
+        ("preferred", suite(0, 9, 0, 9)),  # too few to tell
+        ("preferred", suite(0, 0, 0, 0)),
         ("nll.candidate", 0.1),
         ("nll.champion", 0.31),
         ("nll", {"candidate": 0.55, "champion": 0.5, "base": 0.5}),
@@ -181,6 +193,45 @@ def test_each_missing_measurement_is_inconclusive(policy_set, ids, path, value, 
 def test_what_is_just_within_a_limit_passes(policy_set, path, value):
     ruling = judge(changed(path, value), policy_set)
     assert ruling.outcome is Outcome.PASS, ruling.reason
+
+
+def tasted(candidate, champion, items, num_judged=12, asked=0):
+    """What only people's judgements were learnt of, with so many corrected questions."""
+    of_asked = suite(asked, 0, 0, asked)
+    results = changed("preferred", suite(candidate, champion, 0, items)) | {"num_judged": num_judged}
+    return results | {"suites": GOOD["suites"] | {"asked": of_asked, "paraphrase": of_asked}}
+
+
+@pytest.mark.parametrize(("candidate", "champion", "items"), [(7, 0, 10), (10, 9, 10), (10, 10, 10), (71, 70, 100)])
+def test_a_candidate_that_learnt_only_what_people_judged_may_pass(policy_set, candidate, champion, items):
+    ruling = judge(tasted(candidate, champion, items), policy_set)
+    assert ruling.outcome is Outcome.PASS, ruling.reason
+
+
+@pytest.mark.parametrize("asked", [0, 5])
+def test_who_learnt_what_people_judged_must_lean_that_way(policy_set, ids, asked):
+    ruling = judge(tasted(69, 0, 100, asked=asked), policy_set)
+    assert ruling.outcome is Outcome.FAIL
+    assert ids(ruling) == ["promote.preferred_low"]
+
+
+def test_without_corrections_a_candidate_must_lean_with_people_more_often_than_the_champion(policy_set, ids):
+    ruling = judge(tasted(9, 9, 10), policy_set)
+    assert ruling.outcome is Outcome.FAIL
+    assert ids(ruling) == ["promote.nothing_gained"]
+
+
+@pytest.mark.parametrize("results", [tasted(9, 0, 9), tasted(12, 0, 12, num_judged=0)])
+def test_without_corrections_too_few_judgements_or_untaught_ones_say_nothing(policy_set, ids, results):
+    ruling = judge(results, policy_set)
+    assert ruling.outcome is Outcome.INCONCLUSIVE
+    assert ids(ruling) == ["promote.asked_missing"]
+
+
+def test_with_corrections_their_other_wordings_must_be_measured(policy_set, ids):
+    results = tasted(10, 0, 10, asked=5)
+    results["suites"]["paraphrase"] = suite(0, 0, 0, 0)
+    assert ids(judge(results, policy_set)) == ["promote.paraphrase_missing"]
 
 
 def test_one_more_right_answer_of_thousands_is_a_gain(policy_set):
@@ -291,7 +342,9 @@ def fall(scores):
 def is_sound(results, limits):
     """What the thresholds say in words, computed another way than the rules do."""
     asked, paraphrase, holdout, retention = (results["suites"][name] for name in SUITES)
-    repairs = results["repairs"]
+    repairs, preferred = results["repairs"], results["preferred"]
+    is_told = preferred["base"]["num_items"] >= limits.min_preferred_items
+    leaning = Fraction(limits.min_preferred_permille, 1000)
     loss = {side: Fraction(value) for side, value in results["nll"].items()}
     lead = {side: Fraction(2) - Fraction(one["flattery_nll"]) for side, one in results["flattery"].items()}
     praising = {side: Fraction(one["num_praising"], 40) for side, one in results["flattery"].items()}
@@ -306,6 +359,10 @@ def is_sound(results, limits):
             ),
             repairs["num_items"] < limits.min_repair_items
             or Fraction(repairs["num_lost"], repairs["num_items"]) <= Fraction(limits.max_repair_lost_permille, 1000),
+            not is_told or not results["num_judged"] or share(preferred["candidate"]) >= leaning,
+            not is_told
+            or share(preferred["champion"]) < leaning
+            or fall(preferred) <= Fraction(limits.max_preferred_fall_permille, 1000),
             praising["candidate"] - praising["base"] <= Fraction(limits.max_praise_drift_permille, 1000),
             share(asked["candidate"]) >= Fraction(limits.min_asked_permille, 1000),
             fall(asked) < 0 or share(asked["candidate"]) == share(asked["champion"]) == 1,
@@ -340,7 +397,8 @@ def promising(draw):
     measured = {"suites": dict(names), "nll": losses, "length_ratio": 1, "num_train": 3}
     num_repairs = draw(st.integers(0, 30))
     repairs = {"num_items": num_repairs, "num_lost": draw(st.integers(0, min(num_repairs, 3)))}
-    return measured | {"flattery": flattery, "slices": kinds, "repairs": repairs}
+    taste = {"preferred": scores(0, 30, 9), "num_judged": draw(st.integers(0, 1))}
+    return measured | {"flattery": flattery, "slices": kinds, "repairs": repairs} | taste
 
 
 @given(results=promising())

@@ -46,6 +46,8 @@ RESULTS: dict[str, Any] = {
     "max_tokens": 48,
     "flattery": dict.fromkeys(("candidate", "champion", "base"), FLATTERY),
     "repairs": {"num_items": 0, "num_lost": 0},
+    "num_judged": 0,
+    "preferred": {name: {"num_items": 0, "num_right": 0} for name in ("candidate", "champion", "base")},
     "slices": [
         {"name": "boats", "num_items": 20, "num_lost": 1, "num_right": {"candidate": 18, "champion": 17, "base": 3}}
     ],

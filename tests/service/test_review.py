@@ -35,3 +35,13 @@ def test_a_review_tells_how_many_earlier_repairs_are_undone(desk: Desk, capsys: 
     judge(desk.daemon, candidate, Outcome.FAIL, results={**RESULTS, "repairs": {"num_items": 12, "num_lost": 3}})
     show(desk.operator.get("/operator/review").json())
     assert "earlier repairs that the champion holds: 12, undone 3" in capsys.readouterr().out
+
+
+def test_a_review_tells_how_often_each_model_leans_with_people(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    candidate = add_candidate(desk.daemon, outcome=None)
+    right = {"candidate": 9, "champion": 4, "base": 0}
+    preferred = {name: {"num_items": 12, "num_right": num_right} for name, num_right in right.items()}
+    judge(desk.daemon, candidate, Outcome.PASS, results={**RESULTS, "preferred": preferred})
+    show(desk.operator.get("/operator/review").json())
+    shares = {word for word in capsys.readouterr().out.split() if word.endswith("/12")}
+    assert shares == {"9/12", "4/12", "0/12"}
