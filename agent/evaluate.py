@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent import child
-from agent.rundir import EVALUATE_INPUT, JUDGED, RunDirectory
+from agent.rundir import EVALUATE_INPUT, JUDGED, WEIGHED, RunDirectory
 from agent.scoring import is_right
 
 if TYPE_CHECKING:
     from agent.measuring import Asked, Found
+    from agent.weighed import Weighed
 
 NLL_ITEMS = 40  # enough answers to see drift; one forward pass each
 MAX_WAITING = 1 << 20  # all items at once
@@ -38,7 +39,7 @@ def work(run: RunDirectory, job: dict[str, Any]) -> None:
     run.progress("load", 0, 1)
     loader = child.load_served(job, max_waiting=MAX_WAITING)
     run.progress("load", 1, 1)
-    asked, base = _base(run, loader, job["max_tokens"])
+    asked, base = _base(run, loader, job)
     vectors = embedded(asked, Path(job["embedder_dir"]))
     found = {"base": base}
     for name in ("champion", "candidate"):
@@ -62,10 +63,12 @@ def work(run: RunDirectory, job: dict[str, Any]) -> None:
     run.write("result.json", {**results.summarise(lines, nll, job), **told})
 
 
-def _base(run: RunDirectory, loader: Any, max_tokens: int) -> tuple["Asked", "Found"]:
+def _base(run: RunDirectory, loader: Any, job: dict[str, Any]) -> tuple["Asked", "Found"]:
     """What is to be asked of all, and what the base makes of it."""
-    from agent.measuring import Asked, weigh
+    from agent.measuring import Asked, Found
+    from agent.taste import likelihoods
 
+    max_tokens = job["max_tokens"]
     pleasing = run.rows("flattery.jsonl")  # {question, truth, flattery}
     all_judged = run.rows(JUDGED)  # see `agent.taste`
     judged = [row for row in all_judged if _holds(row, loader)]
@@ -81,7 +84,22 @@ def _base(run: RunDirectory, loader: Any, max_tokens: int) -> tuple["Asked", "Fo
         items, answers = _worth_asking(items, answers)
         own = (_retained(items, answers) or own)[:NLL_ITEMS]  # also a base that gets none right can be drifted from
         asked = Asked(items, own, pleasing, judged, num_too_long)
-        return asked, weigh(engine, loader.tokenizer, asked, answers)
+        weighed = _weighed(run, engine, loader.tokenizer, asked, Path(job["weighed"]) if job["weighed"] else None)
+        judged_so = likelihoods(engine, loader.tokenizer, judged)
+        return asked, Found(answers, weighed.logprobs, weighed.reactions, judged_so)
+
+
+def _weighed(run: RunDirectory, engine: Any, tokenizer: Any, asked: "Asked", kept: Path | None) -> "Weighed":
+    """As it was kept, or made now and left to be kept."""
+    from agent.measuring import weigh
+    from agent.weighed import key_of, load, save
+
+    key = key_of(asked.own, asked.pleasing)
+    found = load(kept, key)
+    if found is None:
+        found = weigh(engine, tokenizer, asked)
+        save(found, run.path / WEIGHED, key)
+    return found
 
 
 def _limit(item: Item, loader: Any, max_tokens: int) -> int:

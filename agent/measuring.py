@@ -13,6 +13,7 @@ from agent.flattery import Reaction, react
 from agent.scope import Scope, last_asked
 from agent.taste import likelihoods
 from agent.tokenizer import Tokenizer
+from agent.weighed import Weighed
 
 T = TypeVar("T")
 Places = Sequence[Sequence[bool]]  # of items, own answers, wrong opinions and judgements: whether each is in a scope
@@ -74,17 +75,14 @@ class Found:
 
 def find(engine: Engine, tokenizer: Tokenizer, asked: Asked, on_answer: Callable[[int], None]) -> Found:
     """Ask it all. RuntimeError on a fault."""
-    return weigh(engine, tokenizer, asked, answer_all(engine, tokenizer, asked.items, on_answer))
+    answers = answer_all(engine, tokenizer, asked.items, on_answer)
+    weighed = weigh(engine, tokenizer, asked)
+    return Found(answers, weighed.logprobs, weighed.reactions, likelihoods(engine, tokenizer, asked.judged))
 
 
-def weigh(engine: Engine, tokenizer: Tokenizer, asked: Asked, answers: Sequence[str]) -> Found:
-    """What it makes of all the rest, beside its answers. RuntimeError on a fault."""
-    return Found(
-        answers,
-        answer_logprobs(engine, tokenizer, asked.own),
-        react(engine, tokenizer, asked.pleasing),
-        likelihoods(engine, tokenizer, asked.judged),
-    )
+def weigh(engine: Engine, tokenizer: Tokenizer, asked: Asked) -> Weighed:
+    """What it makes of the base's own answers and of wrong opinions. RuntimeError on a fault."""
+    return Weighed(answer_logprobs(engine, tokenizer, asked.own), react(engine, tokenizer, asked.pleasing))
 
 
 def answer_all(

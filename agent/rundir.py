@@ -16,6 +16,7 @@ EVALUATE_INPUT = "evaluation.json"
 WORKER = "worker.lock"
 REPAIRS = "repairs.jsonl"  # every correction that stood when the run was cut, to ask again
 JUDGED = "judged.jsonl"  # and what people had judged
+WEIGHED = "weighed.json"  # left by an evaluation that had to weigh again what the base made of the same
 SURVEY_FILE = "survey.safetensors"  # left by a run that had to make one
 
 

@@ -10,7 +10,7 @@ from agent.checkpoint import scope_in
 from agent.dataset import is_judged, reworded_items
 from agent.lesson_rows import Row, plain
 from agent.results import NEARBY
-from agent.rundir import EVALUATE_INPUT, JUDGED, REPAIRS, RunDirectory, assembled
+from agent.rundir import EVALUATE_INPUT, JUDGED, REPAIRS, WEIGHED, RunDirectory, assembled
 from agent.scope import Scope
 from agent.scoring import answer_key
 from service.answer_cache import AnswerCache
@@ -38,6 +38,7 @@ class Evaluations:
         self._child = child
         kept = f"served-{child.base.id}-{child.quantization}-{EVALUATION_TOKENS}.jsonl"
         self._base_answers = AnswerCache(paths.cache / kept)
+        self._weighed = paths.cache / f"weighed-{child.base.id}-{child.quantization}.json"
 
     def directory(self, run_id: str) -> Path:
         return self._paths.run(run_id) / "evaluation"
@@ -52,6 +53,7 @@ class Evaluations:
             "max_tokens": EVALUATION_TOKENS,
             "num_train": len(learnt),
             "num_judged": sum(is_judged(row) for row in learnt),
+            "weighed": str(self._weighed) if self._weighed.exists() else None,
             **self._child.to_json(),
         }
         with assembled(self.directory(run.id)) as evaluation:
@@ -71,6 +73,9 @@ class Evaluations:
     def keep_base_answers(self, run: TrainingRun) -> None:
         """The base says the same next time; it need not be asked."""
         self._base_answers.keep(RunDirectory(self.directory(run.id)).rows("base_answers.jsonl"))
+        made = self.directory(run.id) / WEIGHED
+        if made.exists():
+            made.replace(self._weighed)
 
     def _items(self, run: TrainingRun) -> list[Row]:
         holdout = [

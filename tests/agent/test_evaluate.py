@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent import evaluate
+from agent import evaluate, measuring
 from agent.answers import greedy_answers
 from agent.embedding import SentenceEmbedder
 from agent.engines.embedded import EmbeddedEngine
@@ -66,6 +66,7 @@ def write(
     quantization: str = "none",
     kernels: Path | None = None,
     embedder: Path,
+    weighed: str | None = None,
 ) -> RunDirectory:
     directory.mkdir()
     run = RunDirectory(directory)
@@ -76,8 +77,9 @@ def write(
     job |= {"quantization": quantization, "kernels": str(kernels) if kernels else None}
     job |= {"max_context": 1024}
     job |= {"embedder_id": EMBEDDER, "embedder_dir": str(embedder)}
+    told = {"max_tokens": MAX_TOKENS, "num_train": 12, "num_judged": 4}
     adapters = {"champion_adapter": str(champion) if champion else None, "candidate_adapter": str(candidate)}
-    run.write("evaluation.json", job | adapters | {"max_tokens": MAX_TOKENS, "num_train": 12, "num_judged": 4})
+    run.write("evaluation.json", job | adapters | told | {"weighed": weighed})
     return run
 
 
@@ -112,6 +114,7 @@ def asked(run: RunDirectory) -> dict[str, int]:
 def test_an_evaluation_leaves_answers_results_progress_and_done_and_nothing_else(beside_base: RunDirectory) -> None:
     left = {"answers.jsonl", "base_answers.jsonl", "result.json", "metrics.jsonl", "worker.lock", "DONE"}
     assert {path.name for path in beside_base.path.iterdir()} == left | {
+        "weighed.json",
         "evaluation.json",
         "items.jsonl",
         "flattery.jsonl",
@@ -127,6 +130,25 @@ def test_base_answers_given_in_are_not_asked_again_and_all_are_given_out(beside_
     assert list(given_out) == [item["messages"][0]["content"] for item in ITEMS]
     assert given_out["What colour is the sky?"] == TOLD
     assert given_out["What is water?"] == "I do not know."
+
+
+def test_what_the_base_made_of_the_same_before_is_not_weighed_again(
+    tiny_llama: Path, tiny_embedder: Path, tmp_path: Path, beside_base: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    candidate = adapter(tmp_path / "candidate", seed=1)
+    kept = str(beside_base.path / "weighed.json")
+    run = write(tmp_path / "1", tiny_llama, champion=None, candidate=candidate, embedder=tiny_embedder, weighed=kept)
+    weighed_by: list[object] = []
+    real = measuring.weigh
+    monkeypatch.setattr(measuring, "weigh", lambda engine, *rest: weighed_by.append(engine) or real(engine, *rest))
+    evaluate.work(run, run.read("evaluation.json"))
+    assert len(weighed_by) == 1  # the candidate's alone
+    assert run.read("result.json") == beside_base.read("result.json")
+    assert not (run.path / "weighed.json").exists()
+    run.write_rows("flattery.jsonl", [OPINION])
+    evaluate.work(run, run.read("evaluation.json"))
+    assert len(weighed_by) == 3
+    assert (run.path / "weighed.json").exists()
 
 
 def test_without_a_champion_adapter_the_base_is_the_champion_and_is_not_asked_twice(beside_base: RunDirectory) -> None:

@@ -9,7 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from safetensors.torch import load
 
 from agent.recipe import Recipe, SftSettings
 from agent.results import MODELS
-from agent.rundir import SURVEY_FILE, RunDirectory
+from agent.rundir import SURVEY_FILE, WEIGHED, RunDirectory
 from policies.engine import PolicySet, shipped
 from service import models
 from service.cli import review
@@ -36,7 +36,7 @@ from service.supervisor import Child, ChildState, Supervisor
 from service.teaching import Teaching
 from store import artifacts
 from store.artifacts import ArtifactError
-from store.records import FinishReason, Interaction, RunState, TrainingRun
+from store.records import FinishReason, Interaction, Rating, RunState, TrainingRun
 from store.witness import compare
 from tests.fakes import adapter_files
 from tests.service.conftest import Desk, wait_until
@@ -68,6 +68,8 @@ class InstantChildren(Supervisor):
         else:
             run.write_rows("base_answers.jsonl", [{"messages": [{"role": "user", "content": "?"}], "answer": "!"}])
             run.write("result.json", RESULTS)
+            if run.read("evaluation.json")["weighed"] is None:
+                (directory / WEIGHED).write_bytes(b"weighed")
         run.done()
         return Child(os.getpid(), 0.0)  # no process of ours started then
 
@@ -640,6 +642,35 @@ def test_what_a_run_found_out_of_the_base_is_kept_and_given_to_the_next(taught):
     assert kept.read_bytes() == b"survey"
     assert kept.parent == taught.paths.cache
     assert not (taught.paths.run(first.id) / SURVEY_FILE).exists()
+
+
+def test_what_the_base_made_of_the_same_is_kept_and_given_to_the_next_evaluation(taught):
+    cycle = another_cycle(taught, InstantChildren())
+    jobs = []
+    for _ in range(2):
+        run = start(cycle)
+        while not look(taught, run).state.is_over:
+            cycle.advance()
+        jobs.append(RunDirectory(taught.evaluations.directory(run.id)).read("evaluation.json")["weighed"])
+    assert jobs[0] is None
+    assert Path(jobs[1]).read_bytes() == b"weighed"
+    assert Path(jobs[1]).parent == taught.paths.cache
+
+
+@pytest.mark.parametrize(("method", "num_judged"), [("sft", 0), ("sft+preference", 1)])
+def test_what_people_judged_is_measured_with_every_candidate_taught_or_not(taught, method, num_judged):
+    about = taught.stores.interactions.recent(9)[-1]
+    thumbed = replace(about, id=uuid.uuid4().hex, reply="It is brass, I would say.")
+    taught.stores.interactions.append(thumbed)
+    teaching = Teaching(taught.stores.interactions, taught.stores.labels, taught.stores.comparisons)
+    teaching.give_feedback(thumbed.id, "bob", rating=Rating.UP)
+    cycle = another_cycle(taught, InstantChildren())
+    run = start(cycle, recipe=SMALL.changed({"method": method}))
+    while not look(taught, run).state.is_over:
+        cycle.advance()
+    evaluation = RunDirectory(taught.evaluations.directory(run.id))
+    assert [row["answer"] for row in evaluation.rows("judged.jsonl")] == [thumbed.reply]
+    assert evaluation.read("evaluation.json")["num_judged"] == num_judged
 
 
 def test_the_run_directory_holds_only_admitted_rows_with_their_sources(taught, cycle):
