@@ -21,7 +21,7 @@ from service.stores import Stores
 
 log = structlog.get_logger()
 
-ADVANCE_SECONDS = 2.0
+ADVANCE_SECONDS = 1.0
 HEALTH_SECONDS = 5.0
 SCORE_PATIENCE_SECONDS = 60.0
 ASK_AGAIN_SECONDS = 3600.0
