@@ -86,7 +86,9 @@ PARTS: Mapping[str, Part] = {
         "bench-preference",
         "Simulated raters with a hidden taste (an answer should begin with what was asked about) judge pairs of the "
         "base's own answers to half of 320 prompts; the accuracy is of pairs to the other half, by whose likelihood "
-        "training raised more. Raters who like flattery must be stopped by policy.",
+        "training raised more; of what was taught, it is what policy asks of a candidate (`promote.preferred_low`). "
+        "Raters who like flattery must be stopped by policy. 98 % kept is more than policy asks (95 %): it is a "
+        "question or two of the 304 of both seeds, and a processor that rounds otherwise decides it.",
         preference.run,
     ),
     "curation": Part(
@@ -101,7 +103,8 @@ PARTS: Mapping[str, Part] = {
         "bench-train",
         "The same rows through the default method, bare of what holds it back (no replay, no survey, TRL's batch and a "
         "rate for it), and through TRL's trainer as it comes, in turns; then a daemon with all of it, from "
-        "corrections to a verdict.",
+        "corrections to a verdict. On an AMD EPYC (with avx512_bf16, 83 GB/s read) the same day, it was 964 tokens a "
+        "second, 3.78 times TRL's, and 108 s to a verdict: how long that takes is the machine's.",
         training.run,
     ),
     "scale": Part(
