@@ -29,7 +29,7 @@ from service.cycle import Cycle
 from service.decisions import Decisions
 from service.evaluations import Evaluations
 from service.health import Health
-from service.loading import LoadedEmbedder, child_settings, model_loader
+from service.loading import LoadedEmbedder, child_settings, computed_on, model_loader
 from service.lock import StateLock
 from service.metrics import Metrics
 from service.nearby import Nearby
@@ -85,7 +85,9 @@ class Daemon:
         child = child_settings(settings, self.base, self.embedder)
         self.snapshots = self._snapshots(child)
         nearby = Nearby(self.stores.interactions, lambda: self.scoring().index)
-        self.evaluations = Evaluations(nearby=nearby.found, paths=self.paths, child=child)
+        self.evaluations = Evaluations(
+            nearby=nearby.found, paths=self.paths, child=child, computed_on=computed_on(self.loader)
+        )
         self.cycle = self._cycle()
         self.decisions = Decisions(
             registry=self.stores.registry,

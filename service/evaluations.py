@@ -31,14 +31,18 @@ class Evaluations:
         nearby: Callable[[Scope, set[str]], list[Interaction]],
         paths: Paths,
         child: ChildSettings,
+        computed_on: str,
     ) -> None:
-        """`nearby` finds what was asked near a scope and is none of these texts."""
+        """`nearby` finds what was asked near a scope and is none of these texts. What the base said is kept by
+        `computed_on`, the device and precision: another may say otherwise.
+        """
         self._nearby = nearby
         self._paths = paths
         self._child = child
-        kept = f"served-{child.base.id}-{child.quantization}-{EVALUATION_TOKENS}.jsonl"
-        self._base_answers = AnswerCache(paths.cache / kept)
-        self._weighed = paths.cache / f"weighed-{child.base.id}-{child.quantization}.json"
+        self._base_answers = AnswerCache(
+            paths.cache / f"served-{child.base.id}-{computed_on}-{EVALUATION_TOKENS}.jsonl"
+        )
+        self._weighed = paths.cache / f"weighed-{child.base.id}-{computed_on}.json"
 
     def directory(self, run_id: str) -> Path:
         return self._paths.run(run_id) / "evaluation"

@@ -64,6 +64,13 @@ def child_settings(settings: Settings, base: SealedModel, embedder: SealedModel)
     )
 
 
+def computed_on(loader: ModelLoader) -> str:
+    """What decides an answer besides the weights and the tokens: another device, precision or runner may answer
+    otherwise.
+    """
+    return f"{loader.device}-{loader.weights}-{'reference' if loader.slow_because else 'fast'}".replace(":", "")
+
+
 class LoadedEmbedder:
     """The embedder, loaded when it is first asked for, which takes seconds. Thread-safe."""
 

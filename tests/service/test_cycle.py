@@ -81,6 +81,7 @@ class Workshop:
     stores: Stores
     snapshots: Snapshots
     evaluations: Evaluations
+    child: ChildSettings
     paths: Paths
     base: SealedModel
     policy_set: PolicySet
@@ -141,8 +142,8 @@ def workshop(tmp_path: Path, make_settings: Callable[..., Settings]) -> Iterator
         paths=settings.paths,
         child=child,
     )
-    evaluations = Evaluations(nearby=lambda *_: [], paths=settings.paths, child=child)
-    yield Workshop(stores, snapshots, evaluations, settings.paths, base, shipped())
+    evaluations = Evaluations(nearby=lambda *_: [], paths=settings.paths, child=child, computed_on="cpu-float32")
+    yield Workshop(stores, snapshots, evaluations, child, settings.paths, base, shipped())
     stores.close()
 
 
@@ -655,6 +656,21 @@ def test_what_the_base_made_of_the_same_is_kept_and_given_to_the_next_evaluation
     assert jobs[0] is None
     assert Path(jobs[1]).read_bytes() == b"weighed"
     assert Path(jobs[1]).parent == taught.paths.cache
+
+
+def test_what_the_base_made_in_another_precision_is_made_anew(taught):
+    cycle = another_cycle(taught, InstantChildren())
+    run = start(cycle)
+    while not look(taught, run).state.is_over:
+        cycle.advance()
+    found = {}
+    for computed_on in ("cpu-float32", "cpu-bfloat16"):
+        evaluations = Evaluations(nearby=lambda *_: [], paths=taught.paths, child=taught.child, computed_on=computed_on)
+        shutil.rmtree(evaluations.directory(run.id))
+        evaluations.prepare(look(taught, run), str(look(taught, run).checkpoint_id), taught.base.id)
+        found[computed_on] = RunDirectory(evaluations.directory(run.id)).read("evaluation.json")["weighed"]
+    assert Path(found["cpu-float32"]).read_bytes() == b"weighed"
+    assert found["cpu-bfloat16"] is None
 
 
 @pytest.mark.parametrize(("method", "num_judged"), [("sft", 0), ("sft+preference", 1)])

@@ -9,7 +9,7 @@ import pytest
 from agent.embedding import EmbedderError, SentenceEmbedder
 from agent.tokenizer import Tokenizer
 from service import loading, models
-from service.loading import LoadedEmbedder, model_loader
+from service.loading import LoadedEmbedder, computed_on, model_loader
 from store import artifacts
 
 HI = [{"role": "user", "content": "Hi"}]
@@ -43,6 +43,17 @@ def test_the_tokenizer_and_the_chat_template_are_the_verified_ones(
     monkeypatch.setattr(loading.artifacts, "read", read_and_spoil)
     loader = model_loader(make_settings(tmp_path / "state"), base)
     assert loader.tokenizer.chat_ids(HI) == Tokenizer(tiny_llama).chat_ids(HI)
+
+
+def test_what_answers_are_computed_on_is_a_file_name_that_tells_device_precision_and_runner(
+    place, tiny_llama, make_settings, tmp_path
+):
+    base = models.ensure(str(tiny_llama), place)
+    told = {
+        computed_on(model_loader(make_settings(tmp_path / "state", **changes), base))
+        for changes in ({"dtype": "float32"}, {"dtype": "bfloat16"}, {"quantization": "int8", "dtype": "bfloat16"})
+    }
+    assert told == {"cpu-float32-reference", "cpu-bfloat16-fast", "cpu-int8-fast"}
 
 
 def test_a_model_that_does_not_load_is_named_by_its_own_place(place, tiny_llama, make_settings, tmp_path):
