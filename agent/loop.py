@@ -1,6 +1,7 @@
 """What the loops of all learning methods share: what TRL's trainers are told, and what is told of their steps."""
 
 import math
+from collections import deque
 from typing import Any
 
 import psutil
@@ -9,7 +10,7 @@ from transformers import PreTrainedModel, TrainerCallback
 
 from agent.methods import Job
 
-SMOOTHING = 0.7
+WINDOW = 10  # steps whose mean loss is told: a few lucky batches must not end a run
 MEMORY_SHARE = 0.5  # of what is free: what a step may keep for its way back
 
 
@@ -66,6 +67,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self.phase = phase
         self._own = own
         self.smoothed: float | None = None  # none before the first step
+        self._recent: deque[float] = deque(maxlen=WINDOW)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
         """FloatingPointError when the loss is no number any more."""
@@ -76,16 +78,20 @@ class Watch(TrainerCallback):  # type: ignore[misc]
             raise FloatingPointError(
                 f"the loss of {self.phase} became {loss} at step {state.global_step}; lower the learning rate"
             )
-        self.smoothed = loss if self.smoothed is None else SMOOTHING * self.smoothed + (1 - SMOOTHING) * loss
-        self.job.progress(
-            self.phase, state.global_step, state.max_steps, loss=loss, smoothed=self.smoothed, **self.told(logs)
-        )
-        control.should_training_stop |= self.is_done()
+        self._recent.append(loss)
+        self.smoothed = sum(self._recent) / len(self._recent)
+        last, told = self.last(state.max_steps), self.told(logs)
+        self.job.progress(self.phase, state.global_step, last, loss=loss, smoothed=self.smoothed, **told)
+        control.should_training_stop |= self.is_done(state.global_step)
 
     def told(self, logs: dict[str, float]) -> dict[str, float]:
         """Further figures of a step."""
         return {"anchor": logs.get("anchor", 0.0)}
 
-    def is_done(self) -> bool:
-        """Whether nothing is left to learn."""
+    def last(self, max_steps: int) -> int:
+        """The step that ends the run, as far as is known."""
+        return max_steps
+
+    def is_done(self, step: int) -> bool:
+        """Whether nothing is left to learn after so many steps."""
         return False

@@ -13,13 +13,14 @@ METHODS = ("preference", "sft", "sft+preference")  # a mix goes in this order, o
 class SftSettings:
     """Numbers of `sft`: supervised lessons with replay as a KL to the base, on an adapter that treads softly."""
 
-    learning_rate: float = 2e-3  # falls to zero over the steps: constant, the last steps forget at random
+    learning_rate: float = 2e-3  # falls to zero over the steps, and sooner past the target
     batch: int = 12  # lesson rows
     passes: float = 6.0  # over the lessons
     min_steps: int = 24
     max_steps: int = 600
     warmup_steps: int = 4
-    loss_target: float = 0.02  # smoothed; past it the model only gets surer, and forgets more
+    loss_target: float = 0.025  # mean of the last steps; past it the model only gets surer, and forgets more
+    cooldown: float = 0.2  # of the steps to the target: how many more, at a rate that falls to zero (`agent.cooling`)
     replay_batch: int = 4
     replay_weight: float = 1.0
     replay_is_text: bool = False  # hold to the words of replay rows, not to the base's distribution over them
@@ -34,7 +35,15 @@ class SftSettings:
         positive: tuple[str, ...] = ("learning_rate", "batch", "passes", "max_steps")
         positive += ("aim_floor", "soften_floor", "survey_lessons")
         _require("sft.", self, positive, is_positive=True)
-        others = ("min_steps", "warmup_steps", "loss_target", "replay_batch", "replay_weight", "drift_weight")
+        others = (
+            "min_steps",
+            "warmup_steps",
+            "loss_target",
+            "cooldown",
+            "replay_batch",
+            "replay_weight",
+            "drift_weight",
+        )
         _require("sft.", self, others, is_positive=False)
 
     def steps(self, num_rows: int) -> int:

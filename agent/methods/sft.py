@@ -14,11 +14,13 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import get_peft_model
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.checkpoint import checkpoint
 from transformers import set_seed
 from trl import SFTConfig, SFTTrainer
 
 from agent.anchored import portable_lora, replay_anchor, tokenise
+from agent.cooling import CoolingRate
 from agent.influence import Drift, settle, soften
 from agent.known import moved, says_already
 from agent.loop import Watch, arguments
@@ -44,10 +46,12 @@ def train(job: Job) -> Trained:
         raise ValueError(f"every lesson is longer than max_length, {recipe.max_length} tokens; raise it in the recipe")
     survey = job.survey() if s.is_aimed else None
     adapted, drift = _adapter(job, lessons, survey)
-    watch = _Watch(job)
+    steps = s.steps(len(lessons))
+    rate = CoolingRate(warmup=s.warmup_steps, steps=steps, share=s.cooldown)
+    watch = _Watch(job, rate)
     trainer = AnchoredTrainer(
         model=adapted,
-        args=_arguments(job, lessons),
+        args=_arguments(job, lessons, steps),
         train_dataset=Dataset.from_list([example(row) for row in lessons]),
         processing_class=job.tokenizer.inner,
         data_collator=rows_of,
@@ -63,6 +67,7 @@ def train(job: Job) -> Trained:
         anchor_weight=s.replay_weight,
         drift=drift,
         drift_weight=s.drift_weight,
+        rate=rate,
     )
     trainer.train()
     adapted.eval()
@@ -96,7 +101,8 @@ def _without_known(job: Job) -> tuple[Job, int]:
 
 
 class AnchoredTrainer(SFTTrainer):  # type: ignore[misc]
-    """TRL's SFT with what holds the model back: the replay anchor and the drift. TRL and accelerate own the loop.
+    """TRL's SFT with what holds the model back: the replay anchor, the drift and the rate. TRL and accelerate own the
+    loop.
 
     Lessons and replay rows go through the model together, and through its output head only where they answer. `lesson`
     of a step's figures is the loss of the lessons alone.
@@ -109,6 +115,7 @@ class AnchoredTrainer(SFTTrainer):  # type: ignore[misc]
         anchor_weight: float,
         drift: Drift | None,
         drift_weight: float,
+        rate: CoolingRate,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -116,6 +123,11 @@ class AnchoredTrainer(SFTTrainer):  # type: ignore[misc]
         self._anchor_weight = anchor_weight
         self._drift = drift
         self._drift_weight = drift_weight
+        self._rate = rate
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LambdaLR:
+        self.lr_scheduler = LambdaLR(optimizer or self.optimizer, self._rate)
+        return self.lr_scheduler
 
     def compute_loss(
         self, model: Any, inputs: Mapping[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -183,12 +195,12 @@ def example(row: AnsweredIds) -> dict[str, list[int]]:
     return {"input_ids": [*row.ids], "labels": [*[IGNORED] * row.answer_at, *row.ids[row.answer_at :]]}
 
 
-def _arguments(job: Job, lessons: Sequence[AnsweredIds]) -> SFTConfig:
+def _arguments(job: Job, lessons: Sequence[AnsweredIds], steps: int) -> SFTConfig:
     s = job.recipe.sft
     return SFTConfig(
         **arguments(
             job,
-            steps=s.steps(len(lessons)),
+            steps=steps,
             batch=s.batch,
             learning_rate=s.learning_rate,
             warmup_steps=s.warmup_steps,
@@ -201,13 +213,19 @@ def _arguments(job: Job, lessons: Sequence[AnsweredIds]) -> SFTConfig:
 
 
 class _Watch(Watch):
-    """Stops at the loss target; by the loss of the lessons alone."""
+    """Cools down from the loss target, and stops; by the loss of the lessons alone."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, rate: CoolingRate) -> None:
         super().__init__(job, "train", "lesson")
+        self._rate = rate
 
     def told(self, logs: dict[str, float]) -> dict[str, float]:
-        return {**super().told(logs), "drift": logs.get("drift", 0.0)}
+        return {**super().told(logs), "drift": logs.get("drift", 0.0), "rate": logs.get("learning_rate", 0.0)}
 
-    def is_done(self) -> bool:
-        return self.smoothed is not None and self.smoothed < self.job.recipe.sft.loss_target
+    def last(self, max_steps: int) -> int:
+        return min(max_steps, self._rate.last)
+
+    def is_done(self, step: int) -> bool:
+        if self.smoothed is not None and self.smoothed < self.job.recipe.sft.loss_target:
+            self._rate.cool(step)
+        return step >= self._rate.last

@@ -57,7 +57,9 @@ def test_what_must_be_positive_is_refused_by_name_and_value(name: str) -> None:
         Recipe.from_json(setting(name, 0))
 
 
-@pytest.mark.parametrize("name", ["sft.replay_weight", "sft.replay_batch", "sft.drift_weight", "sft.loss_target"])
+@pytest.mark.parametrize(
+    "name", ["sft.replay_weight", "sft.replay_batch", "sft.drift_weight", "sft.loss_target", "sft.cooldown"]
+)
 def test_what_holds_back_may_be_nothing_but_not_negative(name: str) -> None:
     Recipe.from_json(setting(name, 0))
     with pytest.raises(ValueError, match=f"recipe {name} must not be negative, got -1"):

@@ -152,6 +152,16 @@ def test_progress_tells_every_step_with_its_loss_anchor_and_drift(runs: tuple[Pa
     assert (steps[0]["drift"], steps[-1]["drift"] > 0) == (0.0, True)
 
 
+def test_from_the_loss_target_a_run_cools_down_and_ends(tiny_llama: Path, tmp_path: Path) -> None:
+    quick = replace(SFT, max_steps=30, min_steps=30, warmup_steps=0, loss_target=1e9, cooldown=4.0)
+    run = write(tmp_path / "run", tiny_llama, rows(), recipe=replace(RECIPE, sft=quick).to_json())
+    assert end(start(str(run)))[0] == 0
+    lines = [line for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()) if "rate" in line]
+    assert json.loads((run / "result.json").read_text())["steps"] == 5  # the target was met at the first
+    assert [line["total"] for line in lines] == [30, 5, 5, 5, 5]
+    assert [line["rate"] for line in lines] == pytest.approx([0.01, 0.00967, 0.0070, 0.0045, 0.00217], rel=0.01)
+
+
 def test_a_run_without_lessons_leaves_its_error_and_no_done(
     tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
