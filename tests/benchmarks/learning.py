@@ -45,7 +45,8 @@ PARTS: Mapping[str, Part] = {
         "feedback; every night a run, an evaluation, and a signed approval if policy lets it pass. Each run "
         "begins at the base and is taught all that stands. Facts are asked at the endpoint, as they were "
         "taught, in a paraphrase that no row holds, and in another one (*otherwise*) that was written when "
-        "wordings and recipe stood; an answer that holds the fact's value is right.",
+        "wordings and recipe stood; an answer that holds the fact's value is right. This table is of the recipe before "
+        "runs cooled down (`sft.cooldown`); on an AMD EPYC, which rounds otherwise, it ended at 98, 96 and 94.",
         nights.run,
     ),
     "arms": Part(
