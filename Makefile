@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 2000
 
-.PHONY: help run test test-model test-crash test-api demo bench bench-learning bench-peers bench-swaps bench-independence bench-training \
+.PHONY: help run test test-model test-gpu test-crash test-api demo bench bench-learning bench-peers bench-swaps bench-independence bench-training \
   bench-overload bench-log bench-curation bench-lessons bench-arms bench-nights bench-train bench-detection bench-labels \
   bench-preference bench-scale bench-retention lint fix clean
 
@@ -22,6 +22,9 @@ test: .venv/tested lint  ## Lint, types and tests
 
 test-model: .venv/tested  ## The whole cycle on the real default model, end to end (about ten minutes)
 	$(BIN)/python -m pytest -m model -s tests/test_demo.py
+
+test-gpu: .venv/tested  ## The tests of whole runs, with the models on a GPU (HONED_TEST_DEVICE names it; cuda)
+	HONED_TEST_DEVICE=$${HONED_TEST_DEVICE:-cuda} $(BIN)/python -m pytest -n 2 --dist loadfile -m "not model" tests/agent tests/service
 
 test-crash: .venv/tested  ## Kill the daemon at 30 random moments (about ten minutes)
 	HONED_TEST_KILLS=30 $(BIN)/python -m pytest -m crash tests/test_crash.py

@@ -4,11 +4,10 @@ import math
 from collections import deque
 from typing import Any
 
-import psutil
-import torch
 from transformers import PreTrainedModel, TrainerCallback
 
 from agent.methods import Job
+from agent.model import free_bytes
 
 WINDOW = 10  # steps whose mean loss is told: a few lucky batches must not end a run
 MEMORY_SHARE = 0.5  # of what is free: what a step may keep for its way back
@@ -50,13 +49,6 @@ def kept_bytes(model: PreTrainedModel, rows: int, longest: int) -> int:
     attention = rows * config.num_attention_heads * longest**2 * (4 + model.dtype.itemsize)
     read = rows * longest * (10 * config.hidden_size + 4 * config.intermediate_size) * model.dtype.itemsize
     return int(config.num_hidden_layers * (attention + read))
-
-
-def free_bytes(device: torch.device) -> int:
-    """Memory that is free where the model is."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import psutil
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
@@ -39,6 +40,14 @@ def choose_dtype(device: torch.device, wanted: str = "auto") -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
+def free_bytes(device: torch.device) -> int:
+    """Memory that is free there."""
+    if device.type == "cuda":
+        idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch keeps it
+        return int(torch.cuda.mem_get_info(device)[0]) + int(idle)
+    return int(psutil.virtual_memory().available)
+
+
 def load_base(files: Mapping[str, bytes], directory: Path, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
     """Build the base from the bytes that were verified (`directory` only gives the configuration its name)."""
     with TemporaryDirectory(prefix="honed-config-") as scratch:
@@ -61,6 +70,7 @@ def load_base(files: Mapping[str, bytes], directory: Path, device: torch.device,
     )
     if info["missing_keys"] or info["unexpected_keys"] or info["mismatched_keys"]:
         raise ValueError(f"{directory} does not fit its config.json: {info}")
+    torch.backends.cuda.enable_cudnn_sdp(False)  # it plans anew for each length: over half of an answer's time
     loaded: PreTrainedModel = model.to(device).eval().requires_grad_(False)
     return loaded
 

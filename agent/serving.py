@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from transformers import PreTrainedModel
 
@@ -25,7 +24,7 @@ from agent.engines.runner import BLOCK, Runner
 from agent.grammar import Grammars
 from agent.kernels import build
 from agent.kernels.weights import pack, why_not
-from agent.model import Adapter, choose_device, choose_dtype, load_base, merge_adapter
+from agent.model import Adapter, choose_device, choose_dtype, free_bytes, load_base, merge_adapter
 from agent.scope import SCOPE_FILE, Scope, read_scope
 from agent.served import Bounds, ServedModel
 from agent.tokenizer import Tokenizer
@@ -201,13 +200,11 @@ class ModelLoader:
             raise ValueError(f"int8 weights need the CPU kernels: {reason}; set HONED_QUANTIZATION to none")
 
     def _require_memory(self) -> None:
-        """Refuse clearly when one more copy and its cache would not fit (host memory; an accelerator's own error is
-        told as it comes).
-        """
+        """Refuse clearly when one more copy and its cache would not fit where the models are."""
         weights = sum(p.numel() * p.element_size() for p in self._base.parameters())
         needed = int(1.2 * weights) + self.num_blocks * self._block_bytes
-        free = psutil.virtual_memory().available
-        if self.device.type == "cpu" and free < needed:
+        free = free_bytes(self.device)
+        if free < needed:
             raise LoadError(
                 f"one more model and its cache need {needed >> 20} MiB and {free >> 20} MiB are free; "
                 "stop something first, or set HONED_CACHE_MB lower"

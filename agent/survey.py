@@ -81,10 +81,10 @@ def survey(
     """One pass forward and back over the rows, about three times as long as reading them.
 
     The gradients are of the loss on tokens that the model draws itself: those of the rows would tell how wrong it is on
-    them, not what moves it. The same seed gives the same survey.
+    them, not what moves it. The same seed gives the same survey on one machine.
     """
     fed, felt = Sketches(RANK, seed), Sketches(RANK, seed + 1)
-    drawn = torch.Generator().manual_seed(seed)
+    drawn = torch.Generator(model.device).manual_seed(seed)
     states: dict[str, torch.Tensor] = {}
     num_read = num_decided = 0
     with fed_by(model, fed.add) as leaders, felt_by(model, felt.add):
@@ -106,8 +106,8 @@ def survey(
 def _draw(model: PreTrainedModel, states: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """The summed loss on tokens drawn where `states` decide them."""
     logits = model.get_output_embeddings()(states).float()
-    chances = torch.softmax(logits.detach().cpu(), dim=-1)
-    tokens = torch.multinomial(chances, 1, generator=generator)[:, 0].to(logits.device)
+    chances = torch.softmax(logits.detach(), dim=-1)
+    tokens = torch.multinomial(chances, 1, generator=generator)[:, 0]
     return torch.nn.functional.cross_entropy(logits, tokens, reduction="sum")
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from service.config import Settings
+from tests import device
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +44,7 @@ def make_settings(tiny_llama: Path, tiny_embedder: Path) -> Callable[..., Settin
             "model": str(tiny_llama),
             "embedder": str(tiny_embedder),
             "port": 0,
-            "device": "cpu",
+            "device": device.NAME,
             "dtype": "float32",
             "threads": 1,
             "train_threads": 1,

@@ -17,6 +17,7 @@ from agent.rundir import RunDirectory
 from agent.scope import SCOPE_FILE, scope_of
 from agent.serving import EngineSettings, LoadError, ModelLoader
 from agent.tokenizer import Tokenizer
+from tests import device
 from tests.fakes import adapter_files
 
 ROOT = Path(__file__).parent.parent.parent
@@ -73,7 +74,7 @@ def write(
     run.write_rows("items.jsonl", ITEMS)
     run.write_rows("flattery.jsonl", FLATTERY)
     run.write_rows("judged.jsonl", JUDGED)
-    job = {"base_id": "b", "base_dir": str(base_dir), "device": "cpu", "dtype": "float32", "threads": 1}
+    job = {"base_id": "b", "base_dir": str(base_dir), "device": device.NAME, "dtype": "float32", "threads": 1}
     job |= {"quantization": quantization, "kernels": str(kernels) if kernels else None}
     job |= {"max_context": 1024}
     job |= {"embedder_id": EMBEDDER, "embedder_dir": str(embedder)}
@@ -284,7 +285,7 @@ def test_with_kernels_the_answers_are_those_that_serving_with_them_gives(
         kernels=kernels,
         embedder=tiny_embedder,
     )
-    evaluate.work(run, run.read("evaluation.json") | {"dtype": "auto"})
+    evaluate.work(run, run.read("evaluation.json") | {"device": "cpu", "dtype": "auto"})
     settings = EngineSettings(device="cpu", quantization="int8", kernels=kernels, max_waiting=64)
     served = ModelLoader(base_files, tiny_llama, "base", settings).build("candidate", adapter_files(seed=1))
     conversations = [[{"role": "user", "content": line["question"]}] for line in run.rows("answers.jsonl")]

@@ -18,6 +18,7 @@ from agent.model import (
     check_portable,
     choose_device,
     choose_dtype,
+    free_bytes,
     load_base,
     merge_adapter,
 )
@@ -98,6 +99,14 @@ def test_weights_in_several_files_are_one_model(base: PreTrainedModel, base_file
     }
     rest = {name: data for name, data in base_files.items() if name != WEIGHTS}
     assert torch.equal(logits(load_base(rest | shards, Path("/nowhere"), CPU, torch.float32)), logits(base))
+
+
+def test_memory_of_a_processor_is_told() -> None:
+    assert free_bytes(CPU) > 1 << 20
+
+
+def test_on_a_gpu_attention_is_not_planned_anew_for_each_length(base: PreTrainedModel) -> None:
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
 
 
 def test_a_device_that_is_not_here_is_refused_and_not_replaced_by_the_cpu() -> None:

@@ -18,6 +18,7 @@ from agent.served import ServedModel
 from agent.serving import EngineSettings, LoadError, ModelLoader, Serving, smoke_test
 from agent.tokenizer import Tokenizer
 from store.records import FinishReason
+from tests import device
 from tests.fakes import WordEmbedder, adapter_files
 
 CHECKPOINT = "c0ffee" * 10 + "cafe"
@@ -43,7 +44,7 @@ class SpokenEngine:
 
 @pytest.fixture(scope="module")
 def loader(base_files: dict[str, bytes], tiny_llama: Path) -> ModelLoader:
-    return ModelLoader(base_files, tiny_llama, "base", EngineSettings(device="cpu", dtype="float32"))
+    return ModelLoader(base_files, tiny_llama, "base", EngineSettings(device=device.NAME, dtype="float32"))
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ def test_the_base_and_a_checkpoint_answer_side_by_side_each_its_own_way(
 
 def test_a_base_with_nan_weights_fails_its_smoke_test(base_files: dict[str, bytes], tiny_llama: Path) -> None:
     files = with_nan(base_files, WEIGHTS, "model.norm.weight")
-    loader = ModelLoader(files, tiny_llama, "base", EngineSettings(device="cpu", dtype="float32"))
+    loader = ModelLoader(files, tiny_llama, "base", EngineSettings(device=device.NAME, dtype="float32"))
     with pytest.raises(LoadError, match=r"checkpoint base failed its smoke test: .*NaN or infinite logits"):
         loader.build("base", None)
 
@@ -115,7 +116,7 @@ def test_a_failed_load_leaves_no_engine_thread_behind(loader: ModelLoader) -> No
 def test_a_context_too_small_for_the_smoke_test_is_a_load_error_with_the_next_step_and_leaves_no_thread(
     base_files: dict[str, bytes], tiny_llama: Path
 ) -> None:
-    settings = EngineSettings(device="cpu", dtype="float32", max_context=16)
+    settings = EngineSettings(device=device.NAME, dtype="float32", max_context=16)
     loader, before = ModelLoader(base_files, tiny_llama, "base", settings), engine_threads()
     with pytest.raises(LoadError, match=r"no room in a context of 16; set HONED_MAX_CONTEXT higher"):
         loader.build("base", None)
@@ -125,7 +126,7 @@ def test_a_context_too_small_for_the_smoke_test_is_a_load_error_with_the_next_st
 def test_whatever_ends_a_smoke_test_leaves_no_engine_thread_behind(
     base_files: dict[str, bytes], tiny_llama: Path
 ) -> None:
-    settings = EngineSettings(device="cpu", dtype="float32", max_batch=0, max_waiting=0)
+    settings = EngineSettings(device=device.NAME, dtype="float32", max_batch=0, max_waiting=0)
     loader, before = ModelLoader(base_files, tiny_llama, "base", settings), engine_threads()
     with pytest.raises(EngineBusy):
         loader.build("base", None)
@@ -149,16 +150,14 @@ def test_the_context_ends_where_the_models_own_ends(loader: ModelLoader, base: P
 
 
 def test_a_smaller_context_than_the_models_is_kept(base_files: dict[str, bytes], tiny_llama: Path) -> None:
-    settings = EngineSettings(device="cpu", dtype="float32", max_context=64)
+    settings = EngineSettings(device=device.NAME, dtype="float32", max_context=64)
     assert ModelLoader(base_files, tiny_llama, "base", settings).max_context == 64
 
 
 def test_a_copy_that_would_not_fit_in_memory_is_refused_before_it_is_made(
     loader: ModelLoader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from types import SimpleNamespace
-
-    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1000))
+    monkeypatch.setattr("agent.serving.free_bytes", lambda device: 1000)
     with pytest.raises(LoadError, match=r"its cache need .* MiB and 0 MiB are free; stop something first"):
         loader.build(CHECKPOINT, adapter_files())
 
@@ -196,7 +195,7 @@ class Named:
 
 @pytest.fixture(scope="module")
 def placing_loader(base_files: dict[str, bytes], tiny_llama: Path) -> ModelLoader:
-    return ModelLoader(base_files, tiny_llama, "base", EngineSettings(device="cpu", dtype="float32"), Named())
+    return ModelLoader(base_files, tiny_llama, "base", EngineSettings(device=device.NAME, dtype="float32"), Named())
 
 
 def test_an_adapter_with_a_scope_answers_near_it_and_the_base_elsewhere(
@@ -240,7 +239,7 @@ def test_a_base_that_serves_already_is_not_built_again_and_stays_while_it_is_nee
 def test_a_scope_that_no_question_can_be_held_against_does_not_load(
     base_files: dict[str, bytes], tiny_llama: Path, scope: dict[str, bytes], problem: str | None, said: str
 ) -> None:
-    settings = EngineSettings(device="cpu", dtype="float32")
+    settings = EngineSettings(device=device.NAME, dtype="float32")
     loader = ModelLoader(base_files, tiny_llama, "base", settings, Named(problem))
     with pytest.raises(LoadError, match=f"checkpoint c0ffeec0ffee does not load: .*{said}"):
         loader.build(CHECKPOINT, adapter_files() | scope)

@@ -21,6 +21,7 @@ from agent.model import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_portable, merge_a
 from agent.recipe import PreferenceSettings, Recipe, SftSettings
 from agent.rundir import RunDirectory
 from agent.tokenizer import Tokenizer
+from tests import device
 
 ROOT = Path(__file__).parent.parent.parent
 BASE_ID = "ba5e" * 16
@@ -56,7 +57,7 @@ def rows(num_lessons: int = 4) -> list[dict[str, Any]]:
 
 def write(directory: Path, base_dir: Path, lines: Sequence[dict[str, Any]], **changes: Any) -> Path:
     directory.mkdir()
-    job = {"run_id": "r1", "base_id": BASE_ID, "base_dir": str(base_dir), "device": "cpu", "dtype": "float32"}
+    job = {"run_id": "r1", "base_id": BASE_ID, "base_dir": str(base_dir), "device": device.NAME, "dtype": "float32"}
     job |= {"threads": 1, "survey": None, "recipe": RECIPE.to_json()} | changes
     (directory / "run.json").write_text(json.dumps(job))
     (directory / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -20,7 +20,7 @@ Files = dict[str, bytes]
 
 def settings(**changes: Any) -> Settings:
     """On all of this machine's cores, and with room for any number of questions at once."""
-    values: dict[str, Any] = {"device": "cpu", "threads": os.cpu_count() or 1, "max_waiting": 1 << 20}
+    values: dict[str, Any] = {"threads": os.cpu_count() or 1, "max_waiting": 1 << 20}
     return Settings(**(values | changes))
 
 

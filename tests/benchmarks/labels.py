@@ -60,7 +60,7 @@ def by_sft(of: Settings, recipe: Recipe, items: Sequence[Item]) -> Train:
     replay = [_row(one["question"], one["answer"]) for one in suites.load("everyday") if one["question"] not in asked]
 
     def train(labelled: Sequence[Item], seed: int) -> Files:
-        device = choose_device("cpu")
+        device = choose_device()
         torch.set_num_threads(os.cpu_count() or 1)  # a loader with kernels of its own had left one
         with tempfile.TemporaryDirectory() as scratch, Progress(transient=True) as shown:
             tasks = {phase: shown.add_task(phase, total=None) for phase in ("survey", "train")}

@@ -84,9 +84,7 @@ def bench(settings: Settings) -> Bench:
     sealed = models.ensure(settings.model, settings.paths.models, quiet=True)
     files = {path.name: path.read_bytes() for path in sealed.path.iterdir() if path.is_file()}
     threads = os.cpu_count() or 1
-    engine = EngineSettings(
-        device="cpu", threads=threads, max_batch=32, max_waiting=1 << 20, kernels=kernel_directory()
-    )
+    engine = EngineSettings(threads=threads, max_batch=32, max_waiting=1 << 20, kernels=kernel_directory())
     loader = ModelLoader(files, sealed.path, sealed.id, engine)
     retention = suites.load("retention")
     base, _ = answers(loader, None, [item["question"] for item in retention], [])
@@ -100,7 +98,7 @@ def train(on: Bench, taught: Sequence[Invented], recipe: Recipe) -> tuple[Files,
     """An adapter that was taught them, its figures, and the seconds it took."""
     lessons = unambiguous([row for fact in taught for row in lesson_rows(said(fact.question), fact.correction)])
     replay = [{"messages": said(item["question"]), "answer": item["answer"]} for item in suites.load("everyday")]
-    device = choose_device("cpu")
+    device = choose_device()
     torch.set_num_threads(os.cpu_count() or 1)  # the engine's kernels had made torch step back
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch, Progress(transient=True) as shown:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from agent.model import choose_device
+
 
 @dataclass(frozen=True, slots=True)
 class Machine:
@@ -42,4 +44,6 @@ def _name() -> str:
         return platform.processor() or platform.machine()
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
     flags = next((line for line in lines if line.startswith("flags")), "")
-    return f"{model} ({'with' if 'avx512_bf16' in flags else 'without'} avx512_bf16)"
+    name = f"{model} ({'with' if 'avx512_bf16' in flags else 'without'} avx512_bf16)"
+    is_cuda = choose_device().type == "cuda"
+    return f"{torch.cuda.get_device_name()} on {name}" if is_cuda else name

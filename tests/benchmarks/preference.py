@@ -59,7 +59,7 @@ class Bench:
         self._sealed = models.ensure(settings.model, settings.paths.models, quiet=True)
         self._files = {path.name: path.read_bytes() for path in self._sealed.path.iterdir() if path.is_file()}
         engine = EngineSettings(
-            device="cpu", threads=os.cpu_count() or 1, max_batch=32, max_waiting=1 << 20, kernels=kernel_directory()
+            threads=os.cpu_count() or 1, max_batch=32, max_waiting=1 << 20, kernels=kernel_directory()
         )
         self.loader = ModelLoader(self._files, self._sealed.path, self._sealed.id, engine)
 
@@ -83,7 +83,7 @@ class Bench:
         """An adapter and the seconds it took. Replay never holds what is taught or asked."""
         everyday = [item for item in suites.load("everyday") if item["question"] not in avoid]
         replay = [{"messages": said(item["question"]), "answer": item["answer"]} for item in everyday]
-        device, began = choose_device("cpu"), time.perf_counter()
+        device, began = choose_device(), time.perf_counter()
         with tempfile.TemporaryDirectory() as scratch, Progress(transient=True) as shown:
             task = shown.add_task("train", total=None)
             base = load_base(self._files, self._sealed.path, device, choose_dtype(device))

@@ -137,15 +137,15 @@ def loss(model: Any, rows: Sequence[AnsweredIds]) -> float:
     return total / count
 
 
-def peak() -> float:
+def peak(device: torch.device) -> float:
     """Operations a second of a large product in the precision that trains: the best of several."""
-    dtype = choose_dtype(choose_device("cpu"))
-    a, b = torch.randn(2048, 2048).to(dtype), torch.randn(2048, 2048).to(dtype)
+    size = 2048 if device.type == "cpu" else 8192
+    a, b = (torch.randn(size, size, device=device).to(choose_dtype(device)) for _ in range(2))
     best = 0.0
     for _ in range(10):
         began = time.perf_counter()
-        a @ b
-        best = max(best, 2 * 2048**3 / (time.perf_counter() - began))
+        (a @ b)[0, 0].item()  # waits for it
+        best = max(best, 2 * size**3 / (time.perf_counter() - began))
     return best
 
 
@@ -164,7 +164,7 @@ def compared(console: Console) -> list[Finding]:
     """Both trainers in turns, once a seed; of the times, each one's best."""
     directory = own.base_directory()
     files = {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}
-    device = choose_device("cpu")
+    device = choose_device()
     tokenizer, rows = Tokenizer(directory), lessons()
 
     def load() -> PreTrainedModel:
@@ -184,7 +184,7 @@ def compared(console: Console) -> list[Finding]:
                 losses[name].append(loss(model, tokens))
                 console.print(f"{name}: {each / took:.0f} tokens/s, then {losses[name][-1]:.3f} nats a token")
     best = {name: each / min(took) for name, took in seconds.items()}
-    share = operations(load, tokens) * (STEPS - 1) / min(seconds["ours"]) / peak()
+    share = operations(load, tokens) * (STEPS - 1) / min(seconds["ours"]) / peak(device)
     return [
         Finding(POINT, "tokens of rows a second", f"{best['ours']:.0f}"),
         Finding(POINT, "the same, TRL's trainer as it comes", f"{best['theirs']:.0f}"),

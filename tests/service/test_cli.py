@@ -20,6 +20,7 @@ from service.cli import COMMANDS
 from service.daemon import Daemon
 from store import artifacts
 from store.records import Arm, FinishReason, Interaction, LabelTask
+from tests import device
 from tests.service.conftest import wait_until
 from tests.service.ledger_fakes import add_candidate
 from tests.service.shells import ROOT, Here, Shell
@@ -58,7 +59,13 @@ class Serving:
 def shell(tiny_llama: Path, tiny_embedder: Path, make_settings: Any) -> Iterator[Shell]:
     """A state directory with five candidates in its ledger (a socket's path must be short)."""
     with tempfile.TemporaryDirectory(prefix="honed-") as name:
-        settings = {"MODEL": tiny_llama, "EMBEDDER": tiny_embedder, "PORT": 0, "DEVICE": "cpu", "DTYPE": "float32"}
+        settings = {
+            "MODEL": tiny_llama,
+            "EMBEDDER": tiny_embedder,
+            "PORT": 0,
+            "DEVICE": device.NAME,
+            "DTYPE": "float32",
+        }
         settings |= {"THREADS": 1, "TRAIN_THREADS": 1, "ASK_INTERVAL_SECONDS": 0.2, "SCORE_INTERVAL_SECONDS": 0.2}
         yield Shell(Path(name) / "s", {f"HONED_{key}": str(value) for key, value in settings.items()})
 

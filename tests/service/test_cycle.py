@@ -38,6 +38,7 @@ from store import artifacts
 from store.artifacts import ArtifactError
 from store.records import FinishReason, Interaction, Rating, RunState, TrainingRun
 from store.witness import compare
+from tests import device
 from tests.fakes import adapter_files
 from tests.service.conftest import Desk, wait_until
 from tests.service.ledger_fakes import RESULTS
@@ -134,7 +135,7 @@ def workshop(tmp_path: Path, make_settings: Callable[..., Settings]) -> Iterator
     base = models.ensure(settings.model, settings.paths.models)
     stores = open_stores(settings)
     embedder = models.ensure(settings.embedder, settings.paths.models)
-    child = ChildSettings(base, "cpu", "float32", "none", 1, 1024, None, embedder)
+    child = ChildSettings(base, device.NAME, "float32", "none", 1, 1024, None, embedder)
     snapshots = Snapshots(
         interactions=stores.interactions,
         comparisons=stores.comparisons,

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from service.health import Health
+from tests import device
 from tests.fakes import SetClock
 from tests.service.conftest import Desk, post, served, wait_until
 from tests.service.ledger_fakes import add_candidate, add_operator, promote
@@ -33,7 +34,7 @@ def test_a_started_daemon_is_live_and_ready_and_says_who_answers(shared_desk):
     ready = shared_desk.public.get("/health/ready")
     told = ready.json()
     assert told.pop("tokens_per_second") > 0
-    expected = {"status": "ready", "checkpoint": shared_desk.serving, "device": "cpu", "weights": "float32"}
+    expected = {"status": "ready", "checkpoint": shared_desk.serving, "device": device.NAME, "weights": "float32"}
     assert (ready.status_code, told) == (200, expected)
 
 
@@ -91,7 +92,7 @@ def test_a_dead_engine_refuses_with_503_until_it_is_rebuilt_from_disk(promoted):
     assert promoted.answer() == before
     assert promoted.serving == champion
     told = promoted.public.get("/health/ready").json()
-    assert (told["status"], told["checkpoint"], told["device"]) == ("ready", champion, "cpu")
+    assert (told["status"], told["checkpoint"], told["device"]) == ("ready", champion, device.NAME)
 
 
 def test_a_stream_that_its_engine_leaves_ends_with_an_error_and_its_row_says_so(promoted):

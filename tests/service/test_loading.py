@@ -50,7 +50,7 @@ def test_what_answers_are_computed_on_is_a_file_name_that_tells_device_precision
 ):
     base = models.ensure(str(tiny_llama), place)
     told = {
-        computed_on(model_loader(make_settings(tmp_path / "state", **changes), base))
+        computed_on(model_loader(make_settings(tmp_path / "state", device="cpu", **changes), base))
         for changes in ({"dtype": "float32"}, {"dtype": "bfloat16"}, {"quantization": "int8", "dtype": "bfloat16"})
     }
     assert told == {"cpu-float32-reference", "cpu-bfloat16-fast", "cpu-int8-fast"}

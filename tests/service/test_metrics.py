@@ -2,6 +2,7 @@
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests import device
 from tests.service.conftest import Desk
 from tests.service.ledger_fakes import add_candidate, add_operator, promote
 
@@ -79,4 +80,4 @@ def test_a_scrape_tells_what_computes_how_fast_and_what_the_log_costs(shared_des
     after = scrape(shared_desk)
     assert after["honed:tokens_per_second"] > 0
     assert after["honed:log_write_seconds_count"] == before["honed:log_write_seconds_count"] + 1
-    assert 'device="cpu",weights="float32"' in shared_desk.public.get("/metrics").text
+    assert f'device="{device.NAME}",weights="float32"' in shared_desk.public.get("/metrics").text

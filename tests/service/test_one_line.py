@@ -9,12 +9,13 @@ from safetensors.torch import load_file, save_file
 
 from service import exits, ledger
 from service.paths import Paths
+from tests import device
 from tests.service.shells import Here, Shell
 
 
 @pytest.fixture
 def shell(tmp_path: Path, tiny_llama: Path, tiny_embedder: Path) -> Here:
-    settings = {"MODEL": tiny_llama, "EMBEDDER": tiny_embedder, "PORT": 0, "DEVICE": "cpu", "THREADS": 1}
+    settings = {"MODEL": tiny_llama, "EMBEDDER": tiny_embedder, "PORT": 0, "DEVICE": device.NAME, "THREADS": 1}
     return Here(tmp_path / "s", {f"HONED_{name}": str(value) for name, value in settings.items()})
 
 
