@@ -77,7 +77,7 @@ class Sketch:
 
     def moment(self, num_rows: int) -> Moment:
         """The mean over so many rows of x·xᵀ."""
-        test, total = self._test.double().cpu(), self._sum.double().cpu() / num_rows
+        test, total = self._test.cpu().double(), self._sum.cpu().double() / num_rows
         trace = float(self._trace) / num_rows
         shift = SHIFT * float(torch.linalg.matrix_norm(total, 2)) if trace > 0 else 0.0
         if shift == 0:

@@ -4,7 +4,7 @@ The native kernels do the same faster (`agent/kernels/head.h`); tests hold them 
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
@@ -60,28 +60,48 @@ def choice(sampling: Sampling, seed: int, index: int) -> Choice:
     return Choice(sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p, uniform(seed, index))
 
 
-def choose(logits: torch.Tensor, choice: Choice) -> int:
-    """One token id from `logits` (V,): temperature, then top-k, then top-p (nucleus, Holtzman et al. 2020), then min-p.
+def choose(rows: Sequence[torch.Tensor], choices: Sequence[Choice]) -> list[int]:
+    """A token id for each row of logits (V,): temperature, then top-k, then top-p (nucleus, Holtzman et al. 2020), then
+    min-p. Of the tokens that are left, sorted by probability if top-k or top-p is set, `uniform` of the mass decides.
 
-    Of the tokens that are left, sorted by probability if any filter is set, `choice.uniform` of the mass decides.
+    Rows go together: on a GPU, one after the other would take longer than the model's own step.
     """
+    chosen = [0] * len(rows)
+    is_cut = [choice.top_k > 0 or choice.top_p < 1.0 for choice in choices]
+    for is_sorted in {*is_cut}:
+        numbers = [number for number, is_so in enumerate(is_cut) if is_so is is_sorted]
+        ids = _draw(torch.stack([rows[n] for n in numbers]), [choices[n] for n in numbers], is_sorted)
+        for number, token_id in zip(numbers, ids, strict=True):
+            chosen[number] = token_id
+    return chosen
+
+
+def _draw(logits: torch.Tensor, choices: Sequence[Choice], is_sorted: bool) -> list[int]:
+    """Of logits (R, V), in float64. A token that a filter takes away weighs nothing from then on."""
+    if logits.device.type == "mps":
+        logits = logits.cpu()  # it has no float64
+
+    def each(values: Iterable[float]) -> torch.Tensor:
+        return torch.tensor([*values], dtype=torch.float64, device=logits.device)[:, None]
+
     exact = logits.double()
-    weights = torch.softmax((exact - exact.max()) / choice.temperature, dim=-1)
-    is_filtered = choice.top_k > 0 or choice.top_p < 1.0
-    ids = torch.arange(len(weights), device=weights.device)
-    if is_filtered:
+    size = exact.shape[-1]
+    weights = torch.softmax((exact - exact.amax(-1, True)) / each(c.temperature for c in choices), dim=-1)
+    ids = None
+    if is_sorted:
         weights, ids = weights.sort(descending=True, stable=True)
-    if choice.top_k > 0:
-        weights, ids = weights[: choice.top_k], ids[: choice.top_k]
-    if choice.top_p < 1.0:
-        is_beyond = weights.cumsum(dim=-1) - weights >= choice.top_p * weights.sum()
-        is_beyond[0] = False
-        weights, ids = weights[~is_beyond], ids[~is_beyond]
-    is_likely = weights >= choice.min_p * weights.max()
-    weights, ids = weights[is_likely], ids[is_likely]
-    reached = weights.cumsum(dim=-1)
-    index = int(torch.searchsorted(reached, choice.uniform * reached[-1], right=True))
-    return int(ids[min(index, len(ids) - 1)])
+        place = torch.arange(size, device=weights.device)
+        weights = weights.where(place < each(c.top_k or size for c in choices), 0.0)
+        # the first stays however small top_p is; with 1, none goes for what rounding makes of the sum
+        reach = each(c.top_p if c.top_p < 1.0 else torch.inf for c in choices) * weights.sum(-1, True)
+        weights = weights.where((weights.cumsum(-1) - weights < reach) | (place == 0), 0.0)
+    weights = weights.where(weights >= each(c.min_p for c in choices) * weights.amax(-1, True), 0.0)
+    reached = weights.cumsum(-1)
+    found = torch.searchsorted(reached, each(c.uniform for c in choices) * reached[:, -1:], right=True)
+    last = size - 1 - (weights > 0).flip(-1).int().argmax(-1, True)
+    found = found.minimum(last)  # rounding can put the draw behind all of them
+    tokens: list[int] = (found if ids is None else ids.gather(-1, found))[:, 0].tolist()
+    return tokens
 
 
 def top_choices(logits: torch.Tensor, log_total: float, count: int) -> Sequence[tuple[int, float]]:

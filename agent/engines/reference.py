@@ -37,7 +37,7 @@ class ReferenceRunner:
         return Next(wanted, figures(wanted))
 
     def choose(self, rows: Sequence[torch.Tensor], choices: Sequence[Choice]) -> list[int]:
-        return [choose(row, choice) for row, choice in zip(rows, choices, strict=True)]
+        return choose(rows, choices)
 
     def use_threads(self, count: int) -> None:
         """It shares torch's threads with the process."""

@@ -1,6 +1,7 @@
 """Logits to a token: what the filters leave, how the draw falls, penalties and bias, and the figures beside it."""
 
 import math
+import random
 from itertools import pairwise
 from typing import Any
 
@@ -30,7 +31,7 @@ def how(uniform: float = 0.0, **changes: Any) -> Choice:
 
 
 def drawn(of: torch.Tensor, *, seed: int = 3, count: int = 1000, **changes: Any) -> list[int]:
-    return [choose(of, how(uniform(seed, index), **changes)) for index in range(count)]
+    return choose([of] * count, [how(uniform(seed, index), **changes) for index in range(count)])
 
 
 def shares(tokens: list[int], size: int) -> list[float]:
@@ -162,7 +163,7 @@ def test_temperature_sharpens_and_flattens() -> None:
 
 @pytest.mark.parametrize("temperature", [1e-5, 1e-40, 1e-300, 1e-320])
 def test_a_temperature_next_to_nothing_takes_the_likeliest_token(temperature: float) -> None:
-    assert choose(torch.tensor([3.0, 8.0, 5.0]), how(0.5, temperature=temperature)) == 1
+    assert choose([torch.tensor([3.0, 8.0, 5.0])], [how(0.5, temperature=temperature)]) == [1]
 
 
 def test_top_k_leaves_the_k_likeliest_in_their_proportions() -> None:
@@ -188,12 +189,12 @@ def test_a_tiny_top_p_leaves_the_likeliest_token_alone() -> None:
 @settings(max_examples=100, deadline=None)
 @given(given=probabilities, top_p=st.floats(min_value=0.01, max_value=0.99))
 def test_the_nucleus_has_the_mass_and_would_lack_it_without_its_least_token(given: torch.Tensor, top_p: float) -> None:
-    least = choose(given.log(), how(NEARLY_ONE, top_p=top_p))
+    first, least = choose([given.log()] * 2, [how(0.0, top_p=top_p), how(NEARLY_ONE, top_p=top_p)])
     order = given.sort(descending=True, stable=True).indices.tolist()
     nucleus = given[order[: order.index(least) + 1]]
     assert float(nucleus.sum()) >= top_p - 1e-9
     assert float(nucleus.sum() - given[least]) < top_p + 1e-9
-    assert choose(given.log(), how(0.0, top_p=top_p)) == order[0]
+    assert first == order[0]
 
 
 def test_min_p_leaves_what_is_at_least_that_share_of_the_likeliest() -> None:
@@ -223,6 +224,16 @@ def test_the_narrowest_of_the_filters_decides() -> None:
     assert set(drawn(of, top_k=3, top_p=0.99, min_p=0.1)) == {0, 1, 2}
     assert set(drawn(of, top_k=3, top_p=0.6, min_p=0.1)) == {0, 1}
     assert set(drawn(of, top_k=3, top_p=0.99, min_p=0.9)) == {0}
+
+
+def test_each_row_is_drawn_from_by_its_own_settings_as_it_would_be_alone() -> None:
+    draw, generator = random.Random(2), torch.Generator().manual_seed(2)
+    rows = list(4.0 * torch.randn(200, 30, generator=generator))
+    options = {"temperature": (0.1, 1.0), "top_k": (0, 1, 5, 99), "top_p": (1.0, 0.9, 0.1), "min_p": (0.0, 0.2)}
+    choices = [how(draw.random(), **{name: draw.choice(some) for name, some in options.items()}) for _ in rows]
+    alone = [choose([row], [one])[0] for row, one in zip(rows, choices, strict=True)]
+    assert choose(rows, choices) == alone
+    assert choose([], []) == []
 
 
 def test_half_precision_logits_are_drawn_from_as_well() -> None:

@@ -26,6 +26,7 @@ ARMS: Mapping[str, Recipe] = {
     "plain LoRA, no replay": Recipe(sft=SftSettings(is_aimed=False, replay_batch=0, learning_rate=5e-4)),
     "no replay": Recipe(sft=SftSettings(replay_batch=0)),
     "replay as text": Recipe(sft=SftSettings(replay_is_text=True)),
+    "replay as KL, another seed": Recipe(seed=18),
     "replay as KL": Recipe(),
 }
 SCOPED = "replay as KL, scoped (as it comes)"

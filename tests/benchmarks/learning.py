@@ -53,8 +53,9 @@ PARTS: Mapping[str, Part] = {
         "What keeps what the base knew",
         "bench-arms",
         "The last of the twenty nights trained in other ways, each once, on the same hundred facts and "
-        "evaluated alike; the last row is worked out from the one above it, with the base answering what is far from "
-        "the taught questions. *Paraphrased* and *otherwise* are the two paraphrases. *Kept* are the retention "
+        "evaluated alike; another seed is another order of rows. The last row is worked out from the one above it, "
+        "with the base answering what is far from the taught questions. *Paraphrased* and *otherwise* are the two "
+        "paraphrases. *Kept* are the retention "
         "questions that the base gets right; *loss* is the rise on the base's own answers, in nats a token; *length* "
         "is of its answers to retention questions over the base's; *moved* is the KL to the base on what was taught, "
         "in nats a token, which `honed review` watches.",
