@@ -46,8 +46,8 @@ PARTS: Mapping[str, Part] = {
         "begins at the base and is taught all that stands. Facts are asked at the endpoint, as they were "
         "taught, in a paraphrase that no row holds, and in another one (*otherwise*) that was written when "
         "wordings and recipe stood; an answer that holds the fact's value is right. Before runs cooled down "
-        "(`sft.cooldown`), the nights ended at 98, 96 and 94 on this kind of processor and at 92, 88 and 90 on an Intel "
-        "Xeon, which rounds otherwise: a run could stop on a lucky batch.",
+        "(`sft.cooldown`), the nights ended at 98, 96 and 94 on this kind of processor and at 92, 88 and 90 on an "
+        "Intel Xeon, which rounds otherwise: a run could stop on a lucky batch.",
         nights.run,
     ),
     "arms": Part(
