@@ -38,7 +38,7 @@ demo: .venv/installed  ## The whole cycle on the real model, in a directory of i
 bench: .venv/tested  ## All of serving's figures, in one table and in docs/serving.md (fifty minutes; ten more once, to build the others)
 	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.bench
 
-bench-learning: .venv/tested  ## All of learning's figures, in tables and in docs/learning.md (two hours)
+bench-learning: .venv/tested  ## All of learning's figures, in tables and in docs/learning.md (two hours on quick cores, up to four on slow ones)
 	PYTHONPATH=. $(BIN)/python -m tests.benchmarks.learning
 
 bench-peers: .venv/tested  ## Tokens a second beside llama.cpp, vLLM, transformers serve and generate()

@@ -1,7 +1,8 @@
 """Everything that learning is to show: `make bench-learning`, or one table by its own target.
 
 Prints the tables and writes each to its section of docs/learning.md, with the machine, the date and the time it took;
-sections of parts that were not run stay as they are. All of them together take about two hours on two cores.
+sections of parts that were not run stay as they are. All of them together take about two hours on two quick
+cores, up to four on slow ones.
 """
 
 import argparse

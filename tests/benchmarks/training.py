@@ -15,10 +15,12 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from rich.console import Console
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel, set_seed
 from trl import SFTConfig, SFTTrainer
 
+from agent.cooling import CoolingRate
 from agent.methods import Job, sft
 from agent.model import choose_device, choose_dtype, load_base
 from agent.recipe import Recipe, SftSettings
@@ -92,6 +94,11 @@ def theirs(load: Load, tokenizer: Tokenizer, rows: Sequence[AnsweredIds], scratc
                 _tick(times)
             super().log(logs, *arguments, **named)
 
+        def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LambdaLR:
+            ours = CoolingRate(warmup=PLAIN.sft.warmup_steps, steps=STEPS, share=PLAIN.sft.cooldown)
+            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, ours)
+            return self.lr_scheduler
+
     base = load()
     set_seed(seed)
     model = get_peft_model(
@@ -105,7 +112,6 @@ def theirs(load: Load, tokenizer: Tokenizer, rows: Sequence[AnsweredIds], scratc
             seed=seed,
             per_device_train_batch_size=BATCH,
             learning_rate=RATE,
-            warmup_steps=PLAIN.sft.warmup_steps,
             logging_steps=1,
             report_to="none",
             save_strategy="no",
