@@ -105,11 +105,11 @@ PARTS: Mapping[str, Part] = {
     "training": Part(
         "Speed",
         "bench-train",
-        "The same rows through the default method, bare of what holds it back (no replay, no survey, TRL's batch and a "
-        "rate for it), and through TRL's trainer as it comes, at the same rate, in turns; then a daemon with all of it, "
-        "from corrections to a verdict. How long that takes is the machine's: before runs cooled down, which takes a "
-        "fifteenth more steps, it was 108 s on an AMD EPYC with 83 GB/s read (964 tokens a second, 3.78 times TRL's) "
-        "and 189 s on an Intel Xeon with 23 GB/s.",
+        "The same rows through the default method, bare of what holds it back (no replay, no survey, TRL's batch and "
+        "a rate for it), and through TRL's trainer as it comes, at the same rate, in turns; then a daemon with all of"
+        " it, from corrections to a verdict. How long that takes is the machine's: before runs cooled down, which "
+        "takes a fifteenth more steps, it was 108 s on an AMD EPYC with 83 GB/s read (964 tokens a second, 3.78 times"
+        " TRL's) and 189 s on an Intel Xeon with 23 GB/s.",
         training.run,
     ),
     "scale": Part(
