@@ -13,7 +13,7 @@ from service.config import Settings
 from tests.benchmarks import arms, nights, own, preference, training
 from tests.benchmarks.findings import Finding
 from tests.benchmarks.invented import Invented, facts
-from tests.benchmarks.learning import PARTS, put, section
+from tests.benchmarks.learning import PAGE, PARTS, put, section
 from tests.benchmarks.lessons import Learnt, bench, measure, train
 from tests.benchmarks.machine import Machine
 
@@ -45,6 +45,13 @@ def test_every_part_has_a_make_target_of_its_own() -> None:
     for name, part in PARTS.items():
         assert f"{part.target}: .venv/tested" in makefile
         assert f"tests.benchmarks.learning {name}\n" in makefile
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_the_page_says_of_a_part_what_the_benchmark_says(name: str) -> None:
+    sections = PAGE.read_text(encoding="utf-8").split("\n## ")
+    told = next(one for one in sections if one.startswith(f"{PARTS[name].title}\n"))
+    assert told.splitlines()[2] == PARTS[name].told
 
 
 def test_only_what_is_wrong_with_a_candidate_is_an_alarm_of_the_preference_benchmark() -> None:

@@ -66,15 +66,15 @@ PARTS: Mapping[str, Part] = {
     "labels": Part(
         "Labels to the same accuracy",
         "bench-labels",
-        "Two domains (capitals of the 180 countries with most people, and facts mixed with formats), five seeds, "
-        "the same 15 labels to begin with; then two rounds of 20, chosen by the daemon's own acquisition or at "
-        "random, with a fresh adapter trained on all of them each round, each in three wordings. *Lenient* and "
-        "*strict* are of test items apart from the pool, 60 capitals and 240 mixed ones; *pool* is of the 120 "
-        "questions that labels are chosen from, labelled ones included. Intervals are by a paired bootstrap over "
-        "seeds and items. Every question was asked once before, and answered by the base; every adapter is asked "
-        "what has no label, and labels are chosen by its own doubt, as after a promotion. The last rows of a "
-        "domain tell how well either finds what is wrong, and what an arm would need that wastes no label on what"
-        " is right. One capital does not teach another, so test items show little of them.",
+        "Two domains (capitals of the 180 countries with most people, and facts mixed with formats), five seeds, the "
+        "same 15 labels to begin with; then two rounds of 20, chosen by the daemon's own acquisition or at random, "
+        "with a fresh adapter trained on all of them each round, each in three wordings. *Lenient* and *strict* are "
+        "of test items apart from the pool, 60 capitals and 240 mixed ones; *pool* is of the 120 questions that "
+        "labels are chosen from, labelled ones included. Intervals are by a paired bootstrap over seeds and items. "
+        "Every question was asked once before, and answered by the base; every adapter is asked what has no label, "
+        "and labels are chosen by its own doubt, as after a promotion. The last rows of a domain tell how well either"
+        " finds what is wrong, and what an arm would need that wastes no label on what is right. One capital does not"
+        " teach another, so test items show little of them. This table is of the recipe before runs cooled down.",
         labels.run,
     ),
     "detection": Part(
