@@ -66,7 +66,7 @@ def choose(rows: Sequence[torch.Tensor], choices: Sequence[Choice]) -> list[int]
 
     Rows go together: on a GPU, one after the other would take longer than the model's own step.
     """
-    chosen = [0] * len(rows)
+    chosen = [0] * len(choices)
     is_cut = [choice.top_k > 0 or choice.top_p < 1.0 for choice in choices]
     for is_sorted in {*is_cut}:
         numbers = [number for number, is_so in enumerate(is_cut) if is_so is is_sorted]

@@ -234,6 +234,7 @@ def test_each_row_is_drawn_from_by_its_own_settings_as_it_would_be_alone() -> No
     alone = [choose([row], [one])[0] for row, one in zip(rows, choices, strict=True)]
     assert choose(rows, choices) == alone
     assert choose([], []) == []
+    assert len(choose(rows, choices[:3])) == 3  # whoever zips them strictly notices
 
 
 def test_half_precision_logits_are_drawn_from_as_well() -> None:
