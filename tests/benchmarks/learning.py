@@ -73,8 +73,9 @@ PARTS: Mapping[str, Part] = {
         "labels are chosen from, labelled ones included. Intervals are by a paired bootstrap over seeds and items. "
         "Every question was asked once before, and answered by the base; every adapter is asked what has no label, "
         "and labels are chosen by its own doubt, as after a promotion. The last rows of a domain tell how well either"
-        " finds what is wrong, and what an arm would need that wastes no label on what is right. One capital does not"
-        " teach another, so test items show little of them. This table is of the recipe before runs cooled down.",
+        " finds what is wrong, and what an arm would need that wastes no label on what is right: the base is right "
+        "about nearly half of the pool, so labels at random waste no more than that half, and even such an arm would "
+        "miss the aim. One capital does not teach another, so test items show little of them.",
         labels.run,
     ),
     "detection": Part(
@@ -107,9 +108,9 @@ PARTS: Mapping[str, Part] = {
         "bench-train",
         "The same rows through the default method, bare of what holds it back (no replay, no survey, TRL's batch and "
         "a rate for it), and through TRL's trainer as it comes, at the same rate, in turns; then a daemon with all of"
-        " it, from corrections to a verdict. How long that takes is the machine's: before runs cooled down, which "
-        "takes a fifteenth more steps, it was 108 s on an AMD EPYC with 83 GB/s read (964 tokens a second, 3.78 times"
-        " TRL's) and 189 s on an Intel Xeon with 23 GB/s.",
+        " it, from corrections to a verdict. How long that takes is the machine's: the same run took 223 s where 29 "
+        "GB/s were read, and before runs cooled down, which takes a fifteenth more steps, 108 s where it was 83 GB/s "
+        "(964 tokens a second, 3.78 times TRL's), both on an AMD EPYC, and 189 s on an Intel Xeon with 23 GB/s.",
         training.run,
     ),
     "scale": Part(
