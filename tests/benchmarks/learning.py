@@ -93,7 +93,8 @@ PARTS: Mapping[str, Part] = {
         "base's own answers to half of 320 prompts; the accuracy is of pairs to the other half, by whose likelihood "
         "training raised more; of what was taught, it is what policy asks of a candidate (`promote.preferred_low`). "
         "Raters who like flattery must be stopped by policy. 98 % kept is more than policy asks (95 %): it is a "
-        "question or two of the 304 of both seeds, and a processor that rounds otherwise decides it.",
+        "question or two of the 304 of both seeds, and a processor that rounds otherwise decides it (97.7 % were kept "
+        "after DPO on an Intel Xeon).",
         preference.run,
     ),
     "curation": Part(
